@@ -1,0 +1,1 @@
+"""Executors run many trials; they have never heard of Lightning."""

@@ -1,0 +1,1 @@
+"""Objectives: a module, its loss and its metrics."""
