@@ -10,7 +10,7 @@ INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 """The eight leads that are measured; the other four are differences and means of I and II (Einthoven, Goldberger)."""
 
 CODE_LABELS = ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")
-"""The six abnormalities of CODE in the order of the published networks. `exams.csv` has another order: select by name."""
+"""The six abnormalities of CODE, in the order of the published networks. `exams.csv` has another: select by name."""
 
 CODE_FS_HZ = 400.0
 CODE_N_SAMPLES = 4096

@@ -1,4 +1,7 @@
-"""The errors a user can act on. The message names the file, the field and the way out; the CLI prints it without a traceback."""
+"""The errors a user can act on.
+
+The message names the file, the field and the way out; the command line prints it without a traceback.
+"""
 
 
 class EcgscaleError(Exception):

@@ -1,0 +1,66 @@
+"""The populations of a data directory, packed and counted: what a plan needs before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ecgscale.conventions import CODE_LABELS
+from ecgscale.data.code_format import open_code
+from ecgscale.data.splits import TRAIN, fraction_rows, split_rows
+from ecgscale.data.store import PackedStore, Progress, packed
+from ecgscale.errors import DataError
+from ecgscale.plan import Population
+from ecgscale.specs import GridSpec
+
+StartProgress = Callable[[str, int], Progress]
+"""Called with a population's name and size when its packing starts; returns what is called with records done."""
+
+
+def populations(
+    grid: GridSpec, data: Path, *, skip_bad: bool = False, start_progress: StartProgress | None = None
+) -> dict[str, Population]:
+    """Opens, checks and if need be packs every population a grid names.
+
+    Raises:
+        DataError: a folder, a label column or a task column is missing, or records can't be used.
+    """
+    found = {}
+    for name in (grid.data.train_on, *grid.data.transfer_to):
+        store = _opened(grid, data, name, skip_bad, start_progress)
+        _check_columns(grid, name, store)
+        fractions = {}
+        if name == grid.data.train_on:
+            train = split_rows(store.index, grid.data.split)[TRAIN]
+            fractions = {
+                f: len(fraction_rows(store.index, train, f, grid.data.split.seed)) for f in grid.axes.data_fraction
+            }
+        found[name] = Population(store.header.fingerprint, len(store), fractions)
+    return found
+
+
+def _opened(grid: GridSpec, data: Path, name: str, skip_bad: bool, start_progress: StartProgress | None) -> PackedStore:
+    folder = data / name
+    if not folder.is_dir():
+        there = sorted(p.name for p in data.iterdir() if p.is_dir()) if data.is_dir() else []
+        raise DataError(
+            f"{folder}: no such folder; sweep {grid.name} wants population {name!r}, "
+            f"the data directory holds {', '.join(there) or 'none'} (see `ecgscale data --help`)"
+        )
+    source = open_code(folder)
+    progress = start_progress(name, len(source.exams)) if start_progress is not None else None
+    return packed(folder, grid.input, source=source, skip_bad=skip_bad, progress=progress)
+
+
+def _check_columns(grid: GridSpec, name: str, store: PackedStore) -> None:
+    labels = grid.labels if name == grid.data.train_on and "sl" in grid.axes.paradigm else ()
+    tasks = tuple(task.column for task in grid.probe.tasks) if name in grid.data.transfer_to else ()
+    for column in (*labels, *tasks):
+        if column not in store.index:
+            known = ", ".join(str(c) for c in store.index if c not in CODE_LABELS and c not in ("start", "stop"))
+            raise DataError(
+                f"population {name!r}: exams.csv has no column {column!r}; besides the labels it has {known}"
+            )
+    for label in labels:
+        if store.index[label].isna().any():
+            raise DataError(f"population {name!r}: label {label!r} is empty in some exams; SL needs 0 or 1 in all")

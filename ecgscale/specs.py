@@ -1,0 +1,295 @@
+"""What we intend to run: sweeps as a person writes them, trials as a machine runs them.
+
+Specs are frozen, refuse unknown keys, hold no path, no clock and no "auto". A trial's identity is the hash of every
+field that can change its answer, computed after validation, so that `1e-3` and `0.001` are the same trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ecgscale.conventions import CODE_LABELS
+from ecgscale.errors import SpecError
+from ecgscale.ladder import RUNGS, Family, InputShape, Rung, shape
+from ecgscale.yaml_text import YamlText
+
+Paradigm = Literal["sl", "ssl"]
+
+
+def _fraction(value: Any) -> Any:
+    """`1/8` is how people write a data fraction."""
+    if isinstance(value, str) and value.count("/") == 1:
+        numerator, denominator = value.split("/")
+        try:
+            return float(numerator) / float(denominator)
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+DataFraction = Annotated[float, BeforeValidator(_fraction), Field(gt=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def identity(self) -> str:
+        """12 hex characters of the SHA-256 over the canonical JSON of the validated fields."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+class InputSpec(Spec):
+    """What the encoder sees: rate, length, patch, normalisation."""
+
+    fs_hz: float = Field(gt=0, le=1000)
+    n_samples: int = Field(gt=0)
+    patch_samples: int = Field(gt=0)
+    normalise: Literal["zscore", "fixed"] = "zscore"
+    bandpass_hz: tuple[float, float] | None = None
+    """Zero-phase Butterworth band, so that sources filtered elsewhere can be compared with raw ones."""
+
+    @model_validator(mode="after")
+    def _band_is_below_nyquist(self) -> InputSpec:
+        if self.bandpass_hz is not None:
+            low, high = self.bandpass_hz
+            if not 0 < low < high < self.fs_hz / 2:
+                raise ValueError(f"bandpass_hz {low}, {high}: needs 0 < low < high < {self.fs_hz / 2:g} Hz")
+        return self
+
+    @property
+    def shape(self) -> InputShape:
+        return InputShape(self.n_samples, self.patch_samples)
+
+
+class TaskSpec(Spec):
+    """One thing to read off a frozen encoder on another population: a column of its exams.csv."""
+
+    name: Name
+    column: str
+    kind: Literal["binary", "regression"] = "binary"
+    above: float | None = None
+    """Binary tasks on a number: the positive class is `column > above`."""
+
+    @model_validator(mode="after")
+    def _above_is_for_binary(self) -> TaskSpec:
+        if self.above is not None and self.kind != "binary":
+            raise ValueError(f"task {self.name}: `above` makes a binary task; a regression task has none")
+        return self
+
+
+class SplitSpec(Spec):
+    """Training, validation (checkpoint choice) and test (every reported loss) patients."""
+
+    seed: int = 0
+    validation: float = Field(default=0.1, gt=0, lt=0.5)
+    test: float = Field(default=0.15, gt=0, lt=0.5)
+
+
+class DataSpec(Spec):
+    """Populations are folders of the data directory; no path stands in a spec."""
+
+    train_on: Name
+    transfer_to: tuple[Name, ...] = ()
+    n_train_records: int = Field(gt=0)
+    """Expected number of training records: what `plan` computes with until it is given the data."""
+    split: SplitSpec = SplitSpec()
+
+
+class Budget(Spec):
+    """How long a trial trains: passes over its own records, or a number of samples that is the same for every D."""
+
+    kind: Literal["epochs", "samples_seen"]
+    value: float = Field(gt=0)
+
+    def n_steps(self, n_records: int, batch_size: int) -> int:
+        samples = self.value * n_records if self.kind == "epochs" else self.value
+        return max(1, round(samples / batch_size))
+
+
+class LearningRateRule(Spec):
+    """peak rate = base · (width / reference_width) ^ exponent, so that one recipe serves every rung of a family."""
+
+    base: float = Field(gt=0)
+    reference_width: int = Field(default=64, gt=0)
+    exponent: float = -0.5
+
+    def peak(self, width: int) -> float:
+        return float(self.base * (width / self.reference_width) ** self.exponent)
+
+
+class TrainSpec(Spec):
+    """The recipe, one for all rungs."""
+
+    budget: Budget
+    batch_size: int = Field(default=32, gt=1)
+    learning_rate: dict[Family, LearningRateRule]
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+    mask_ratio: float = Field(default=0.5, gt=0, lt=1)
+    n_evaluations: int = Field(default=8, gt=0)
+    """How often the validation loss is taken, the last time after the last step."""
+    precision: Literal["bf16_on_gpu", "fp32"] = "bf16_on_gpu"
+
+
+class ProbeSpec(Spec):
+    """The linear read-out on other populations: frozen encoder, L2 chosen on validation patients."""
+
+    tasks: tuple[TaskSpec, ...] = ()
+    fit_on: Literal["target", "source"] = "target"
+    """Whose training patients the read-out is fitted to: those of the population it is tested on, or those of the
+    pre-training population, for test sets too small to be split; then every record of them is tested on."""
+    l2: tuple[Annotated[float, Field(gt=0)], ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> ProbeSpec:
+        names = [task.name for task in self.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"task {name!r} is declared twice")
+        return self
+
+
+class Axes(Spec):
+    """Every combination is a cell of the grid. SSL has no labels, so `n_labels` does not multiply its cells."""
+
+    family: tuple[Family, ...] = Field(min_length=1)
+    paradigm: tuple[Paradigm, ...] = Field(min_length=1)
+    rung: tuple[Rung, ...] = Field(min_length=1)
+    data_fraction: tuple[DataFraction, ...] = Field(min_length=1)
+    n_labels: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(len(CODE_LABELS),), min_length=1)
+    seed: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+
+    @model_validator(mode="after")
+    def _values_are_unique(self) -> Axes:
+        for axis, values in self:
+            if len(set(values)) < len(values):
+                raise ValueError(f"axis {axis} names a value twice: {list(values)}")
+        return self
+
+
+class GridSpec(Spec):
+    """A grid is a promise: every cell is planned, and nothing else is."""
+
+    name: Name
+    question: str
+    data: DataSpec
+    input: InputSpec
+    axes: Axes
+    labels: tuple[str, ...] = CODE_LABELS
+    train: TrainSpec
+    probe: ProbeSpec = ProbeSpec()
+
+    @model_validator(mode="after")
+    def _cells_exist(self) -> GridSpec:
+        if max(self.axes.n_labels) > len(self.labels):
+            raise ValueError(f"axes.n_labels asks for {max(self.axes.n_labels)} labels, only {len(self.labels)} exist")
+        for family in self.axes.family:
+            if family not in self.train.learning_rate:
+                raise ValueError(f"train.learning_rate has no rule for family {family!r}")
+            for rung in self.axes.rung:
+                try:
+                    shape(family, rung, self.input.shape)
+                except SpecError as error:
+                    raise ValueError(f"input: {error}") from None
+        return self
+
+
+class TrialSpec(Spec):
+    """One training run, fully resolved. Two equal specs must give the same answer on the same machine."""
+
+    schema_version: Literal[1] = 1
+    train_on: Name
+    transfer_to: tuple[Name, ...]
+    data_fingerprint: dict[str, str]
+    """Population → fingerprint of its records; empty in a plan that was made without the data."""
+    split: SplitSpec
+    input: InputSpec
+    family: Family
+    paradigm: Paradigm
+    rung: Rung
+    data_fraction: float
+    labels: tuple[str, ...]
+    """What SL is trained on, in order; empty for SSL."""
+    seed: int
+    n_records: int
+    """D: unique training records."""
+    n_steps: int
+    peak_lr: float
+    train: TrainSpec
+    probe: ProbeSpec
+
+    @property
+    def trial_id(self) -> str:
+        return self.identity()
+
+    @property
+    def arm(self) -> str:
+        return f"{self.family}-{self.paradigm}"
+
+    @property
+    def label(self) -> str:
+        """A name for people; unique within a plan, never parsed."""
+        labels = f"-k{len(self.labels)}" if self.paradigm == "sl" else ""
+        return f"{self.arm}-{self.rung}-f{self.data_fraction:.4g}{labels}-s{self.seed}"
+
+    @property
+    def n_samples_seen(self) -> int:
+        return self.n_steps * self.train.batch_size
+
+
+def load_grid(path: Path) -> GridSpec:
+    """Reads a sweep file.
+
+    Raises:
+        SpecError: naming file, line, field and what is allowed.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise SpecError(f"{path}: can't be read ({error.strerror}); sweeps are listed by `ls sweeps/`") from None
+    parsed = YamlText(text, name=str(path))
+    try:
+        return GridSpec.model_validate(parsed.value)
+    except ValidationError as error:
+        raise SpecError("\n".join(_explain(parsed, item) for item in error.errors())) from None
+
+
+def _explain(parsed: YamlText, item: Any) -> str:
+    """One pydantic error as `file:line: field: what is wrong; what is allowed`."""
+    location = tuple(item["loc"])
+    field = ".".join(str(part) for part in location) or "the sweep"
+    where = f"{parsed.name}:{parsed.line(location)}: {field}"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key; allowed are {', '.join(_keys_at(location[:-1]))}"
+    if item["type"] == "missing":
+        return f"{where}: is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    if location[:2] == ("axes", "rung") and item["type"] == "literal_error":
+        message = f"rung does not exist; the ladder has {', '.join(RUNGS)}"
+    return f"{where}: {message} (got {item['input']!r})" if item["type"] != "value_error" else f"{where}: {message}"
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    """The field names of the spec at a location inside `GridSpec`."""
+    model: Any = GridSpec
+    for part in location:
+        if not isinstance(part, str) or not hasattr(model, "model_fields") or part not in model.model_fields:
+            model = _element_spec(model)
+            continue
+        model = model.model_fields[part].annotation
+    model = model if hasattr(model, "model_fields") else _element_spec(model)
+    return list(model.model_fields) if model is not None else []
+
+
+def _element_spec(annotation: Any) -> Any:
+    """The spec class inside a container annotation such as `tuple[TaskSpec, ...]` or `dict[Family, Rule]`."""
+    arguments = getattr(annotation, "__args__", ())
+    return next((a for a in arguments if hasattr(a, "model_fields")), annotation)

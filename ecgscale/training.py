@@ -1,0 +1,180 @@
+"""The training loop: one encoder and one objective under Lightning, evaluated at fixed steps, best weights kept.
+
+The same loop serves both paradigms and both families; it knows neither grids nor schedulers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from ecgscale.data.stream import DigitalBatch, RecordSource, TrainingStream
+from ecgscale.models.encoder import Encoder
+from ecgscale.objectives.batch import Batch, make_batch
+from ecgscale.objectives.objective import Objective
+from ecgscale.specs import TrialSpec
+
+StateDict = dict[str, Tensor]
+
+
+class Diverged(Exception):
+    """The loss is no longer a finite number."""
+
+
+@dataclass
+class Evaluation:
+    """The validation losses of one training, and the weights of the best."""
+
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    best_weights: StateDict = field(default_factory=dict)
+
+    @property
+    def best(self) -> int:
+        return min(range(len(self.losses)), key=self.losses.__getitem__)
+
+
+class Pretraining(pl.LightningModule):
+    """Encoder and objective with AdamW, linear warm-up and cosine decay to zero."""
+
+    def __init__(self, encoder: Encoder, objective: Objective, spec: TrialSpec, scale: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.objective = objective
+        self.spec = spec
+        self.scale = scale
+
+    def normalised(self, batch: DigitalBatch) -> Batch:
+        """Cast and normalised on the module's device."""
+        moved = batch.to(self.device)
+        return make_batch(
+            moved.digital,
+            moved.start,
+            moved.stop,
+            moved.targets,
+            scale=self.scale,
+            normalise=self.spec.input.normalise,
+            key=moved.key,
+        )
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # int16 travels in `normalised`
+
+    def training_step(self, batch: DigitalBatch, batch_idx: int) -> Tensor:
+        scored = self.objective(self.encoder, self.normalised(batch))
+        loss: Tensor = scored.loss_sum / scored.weight.clamp(min=1)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        recipe = self.spec.train
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        plain = [p for p in self.parameters() if p.ndim <= 1]  # biases and norms
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=self.spec.peak_lr,
+        )
+        n_steps = self.spec.n_steps
+        n_warmup = max(1, round(recipe.warmup_fraction * n_steps))
+
+        def factor(step: int) -> float:
+            if step < n_warmup:
+                return (step + 1) / n_warmup
+            return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+@torch.no_grad()
+def evaluate(module: Pretraining, source: RecordSource) -> tuple[float, Tensor | None]:
+    """(loss over all records of `source`, logits `(record, label)` or None), in evaluation mode and full precision."""
+    was_training = module.training
+    module.eval()
+    loss_sum, weight = 0.0, 0.0
+    logits: list[Tensor] = []
+    for batch in source.in_order():
+        scored = module.objective(module.encoder, module.normalised(batch))
+        loss_sum += float(scored.loss_sum.double())
+        weight += float(scored.weight)
+        if scored.logits is not None:
+            logits.append(scored.logits.float().cpu())
+    module.train(was_training)
+    return loss_sum / max(weight, 1.0), torch.cat(logits) if logits else None
+
+
+class ValidateAtSteps(Callback):
+    """Takes the validation loss at evenly spaced steps, the last one included, and keeps the best weights.
+
+    Raises:
+        Diverged: out of `trainer.fit`, when the training or validation loss is not finite.
+    """
+
+    def __init__(self, source: RecordSource, n_steps: int, n_evaluations: int) -> None:
+        self.source = source
+        self.steps = {math.ceil(n_steps * k / n_evaluations) for k in range(1, n_evaluations + 1)}
+        self.result = Evaluation()
+        self.seconds = 0.0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = batch_idx + 1
+        if step not in self.steps:
+            return
+        assert isinstance(pl_module, Pretraining)
+        started = time.perf_counter()
+        loss, _ = evaluate(pl_module, self.source)
+        train_loss = float(outputs["loss"])
+        if not (math.isfinite(loss) and math.isfinite(train_loss)):
+            raise Diverged(f"loss is {loss:g} on validation, {train_loss:g} in training at step {step}")
+        result = self.result
+        result.steps.append(step)
+        result.losses.append(loss)
+        if result.best == len(result.losses) - 1:
+            result.best_weights = copy.deepcopy(pl_module.state_dict())
+        for logger in trainer.loggers:
+            logger.log_metrics({"val_loss": loss, "train_loss": train_loss}, step=step)
+        self.seconds += time.perf_counter() - started
+
+
+def fit(
+    module: Pretraining,
+    stream: TrainingStream,
+    validation: RecordSource,
+    *,
+    accelerator: str,
+    loggers: Iterable[Any] = (),
+) -> tuple[Evaluation, float]:
+    """Trains for the spec's steps; returns the evaluations and the seconds spent in training steps.
+
+    Raises:
+        Diverged: the loss is no longer finite.
+    """
+    spec = module.spec
+    on_gpu = accelerator != "cpu"
+    validate = ValidateAtSteps(validation, spec.n_steps, spec.train.n_evaluations)
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        max_steps=spec.n_steps,
+        precision="bf16-mixed" if on_gpu and spec.train.precision == "bf16_on_gpu" else "32-true",
+        gradient_clip_val=spec.train.clip_norm,
+        deterministic="warn" if on_gpu else True,
+        callbacks=[validate],
+        logger=list(loggers),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    started = time.perf_counter()
+    trainer.fit(module, train_dataloaders=stream)
+    return validate.result, time.perf_counter() - started - validate.seconds

@@ -1,0 +1,281 @@
+"""One TrialSpec becomes one RunRecord: data, training, evaluation, transfer, provenance.
+
+Runs anywhere, alone too: `python -m ecgscale.trial spec.json --data DIR --out results/X`. Has never heard of Ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import datetime
+import gc
+import json
+import logging
+import resource
+import time
+import traceback
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from ecgscale.conventions import CODE_LABELS
+from ecgscale.data.splits import TEST, TRAIN, VALIDATION, fraction_rows, split_rows
+from ecgscale.data.store import PackedStore, open_store, store_name
+from ecgscale.data.stream import RecordSource, TrainingStream
+from ecgscale.errors import DataError
+from ecgscale.execution import Execution
+from ecgscale.ladder import shape
+from ecgscale.models import build_encoder
+from ecgscale.objectives import build_objective
+from ecgscale.plan import planned
+from ecgscale.provenance import git_state, versions
+from ecgscale.results import LabelScore, RunRecord, Status, TaskScore, append, new_attempt
+from ecgscale.specs import TrialSpec
+from ecgscale.tracking import loggers
+from ecgscale.training import Diverged, Pretraining, evaluate, fit
+from ecgscale.transfer import Part, score_tasks
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a completed training has measured."""
+
+    val_loss_best: float
+    val_loss_last: float
+    best_step: int
+    id_loss: float
+    id_loss_last: float
+    id_constant_loss: float
+    id_auroc: tuple[LabelScore, ...]
+    transfer: tuple[TaskScore, ...]
+    train_s: float
+
+
+def run_trial(spec: TrialSpec, execution: Execution) -> RunRecord:
+    """Trains and scores one trial and publishes its row; a trial that raises leaves a row that says why."""
+    started_at, started = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    attempt = new_attempt()
+    device = _device()
+    torch.set_num_threads(execution.threads)
+    status, reason, outcome = Status.COMPLETED, None, None
+    try:
+        outcome = _train_and_score(spec, execution, device)
+    except Diverged as error:
+        status, reason = Status.DIVERGED, str(error)
+    except torch.cuda.OutOfMemoryError as error:
+        status, reason = Status.OUT_OF_MEMORY, str(error)
+    except Exception as error:
+        status, reason = Status.FAILED, f"{type(error).__name__}: {error}\n{_inner_frames(error)}"
+    record = _record(spec, execution, attempt, device, status, reason, outcome, started_at, started)
+    append(execution.results, record)
+    _release_memory()
+    return record
+
+
+def _train_and_score(spec: TrialSpec, execution: Execution, device: torch.device) -> _Outcome:
+    with warnings.catch_warnings():
+        # Lightning counsels worker processes and loggers; an in-memory store needs neither
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*|.*TF32.*")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        pl.seed_everything(spec.seed, workers=True, verbose=False)
+        store = _store(spec, spec.train_on, execution)
+        parts = split_rows(store.index, spec.split)
+        train_rows = fraction_rows(store.index, parts[TRAIN], spec.data_fraction, spec.split.seed)
+        if len(train_rows) != spec.n_records:
+            raise DataError(
+                f"planned with {spec.n_records} training records, the data hold {len(train_rows)}; plan again"
+            )
+        network = shape(spec.family, spec.rung, spec.input.shape)
+        encoder = build_encoder(network, spec.input.shape)
+        objective = build_objective(
+            spec.paradigm,
+            network,
+            spec.input.shape,
+            n_labels=len(spec.labels),
+            mask_ratio=spec.train.mask_ratio,
+        )
+        module = Pretraining(encoder, objective, spec, store.header.scale)
+        sources = {
+            TRAIN: RecordSource(store, train_rows, spec.labels),
+            VALIDATION: RecordSource(store, parts[VALIDATION], spec.labels),
+            TEST: RecordSource(store, parts[TEST], spec.labels),
+        }
+        stream = TrainingStream(sources[TRAIN], batch_size=spec.train.batch_size, n_steps=spec.n_steps, seed=spec.seed)
+        with loggers(execution.wandb, spec, execution.sweep, execution.results / "wandb") as active:
+            evaluation, train_s = fit(
+                module, stream, sources[VALIDATION], accelerator=_accelerator(device), loggers=active
+            )
+        module.to(device)
+        id_loss_last, _ = evaluate(module, sources[TEST])
+        module.load_state_dict(evaluation.best_weights)
+        id_loss, logits = evaluate(module, sources[TEST])
+        transfer = _transfer(spec, execution, module, store, parts)
+    return _Outcome(
+        val_loss_best=evaluation.losses[evaluation.best],
+        val_loss_last=evaluation.losses[-1],
+        best_step=evaluation.steps[evaluation.best],
+        id_loss=id_loss,
+        id_loss_last=id_loss_last,
+        id_constant_loss=_constant_loss(spec, sources),
+        id_auroc=_label_scores(spec, store, parts[TEST], logits),
+        transfer=transfer,
+        train_s=train_s,
+    )
+
+
+def _store(spec: TrialSpec, population: str, execution: Execution) -> PackedStore:
+    store = open_store(execution.data / population / "packed" / store_name(spec.input))
+    expected = spec.data_fingerprint.get(population)
+    if expected is not None and store.header.fingerprint != expected:
+        raise DataError(f"population {population!r} has changed since the plan was made; run the sweep again")
+    return store
+
+
+def _constant_loss(spec: TrialSpec, sources: dict[str, RecordSource]) -> float:
+    """Test loss of a predictor that never looks: the training prevalence, or zero for a masked normalised patch."""
+    if spec.paradigm == "ssl":
+        return 1.0
+    train, test = sources[TRAIN].targets, sources[TEST].targets
+    prevalence = (train.sum(axis=0) + 1) / (len(train) + 2)
+    return float(-np.mean(test * np.log(prevalence) + (1 - test) * np.log(1 - prevalence)))
+
+
+def _label_scores(
+    spec: TrialSpec, store: PackedStore, test_rows: Any, logits: torch.Tensor | None
+) -> tuple[LabelScore, ...]:
+    if logits is None:
+        return ()
+    scores = []
+    for column, label in enumerate(spec.labels):
+        truth = store.index[label].to_numpy(dtype=bool)[test_rows]
+        both = 0 < truth.sum() < len(truth)
+        auroc = float(roc_auc_score(truth, logits[:, column].numpy())) if both else None
+        scores.append(LabelScore(label=label, auroc=auroc, n_test_positive=int(truth.sum())))
+    return tuple(scores)
+
+
+def _transfer(
+    spec: TrialSpec, execution: Execution, module: Pretraining, store: PackedStore, parts: dict[str, Any]
+) -> tuple[TaskScore, ...]:
+    """Reads the frozen encoder out on every other population."""
+    if not spec.probe.tasks or not spec.transfer_to:
+        return ()
+    source = {name: _part(module, store, rows) for name, rows in parts.items()} if spec.probe.fit_on == "source" else {}
+    scores: list[TaskScore] = []
+    for population in spec.transfer_to:
+        target = _store(spec, population, execution)
+        if spec.probe.fit_on == "source":
+            populations = source | {TEST: _part(module, target, np.arange(len(target)))}
+        else:
+            populations = {n: _part(module, target, rows) for n, rows in split_rows(target.index, spec.split).items()}
+        scores.extend(score_tasks(population, populations, spec.probe, seen_labels=CODE_LABELS))
+    return tuple(scores)
+
+
+@torch.no_grad()
+def _part(module: Pretraining, store: PackedStore, rows: Any) -> Part:
+    module.eval()
+    features = [
+        module.encoder(module.normalised(batch).signal).pooled.double().cpu().numpy()
+        for batch in RecordSource(store, rows).in_order()
+    ]
+    return Part(np.concatenate(features), store.index.iloc[rows])
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _accelerator(device: torch.device) -> str:
+    return "gpu" if device.type == "cuda" else "cpu"
+
+
+def _inner_frames(error: Exception) -> str:
+    """Where it happened: the last frames, files by name only, since no row holds a path."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return "\n".join(f"  {Path(f.filename).name}:{f.lineno} in {f.name}: {f.line}" for f in frames)
+
+
+def _record(
+    spec: TrialSpec,
+    execution: Execution,
+    attempt: str,
+    device: torch.device,
+    status: Status,
+    reason: str | None,
+    outcome: _Outcome | None,
+    started_at: datetime.datetime,
+    started: float,
+) -> RunRecord:
+    cost = planned(spec)
+    commit, dirty = git_state()
+    on_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return RunRecord(
+        sweep=execution.sweep,
+        trial_id=spec.trial_id,
+        attempt=attempt,
+        label=spec.label,
+        family=spec.family,
+        paradigm=spec.paradigm,
+        rung=spec.rung,
+        arm=spec.arm,
+        data_fraction=spec.data_fraction,
+        n_labels=len(spec.labels),
+        seed=spec.seed,
+        n_params=cost.n_params,
+        n_params_head=cost.n_params_head,
+        n_records=spec.n_records,
+        n_samples_seen=spec.n_samples_seen,
+        train_flops=cost.train_flops,
+        status=status,
+        reason=reason,
+        loss_unit="nats" if spec.paradigm == "sl" else "mse",
+        **(outcome.__dict__ if outcome is not None else {}),
+        wall_s=time.perf_counter() - started,
+        peak_memory_bytes=int(peak),
+        device=torch.cuda.get_device_name() if on_gpu else "cpu",
+        threads=execution.threads,
+        git_commit=commit,
+        git_dirty=dirty,
+        versions=versions(),
+        data_fingerprint=json.dumps(spec.data_fingerprint, sort_keys=True),
+        spec=spec.model_dump_json(),
+        started_at=started_at,
+    )
+
+
+def _release_memory() -> None:
+    """Workers run many trials: without this their memory wanders upwards (glibc keeps freed pages)."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m ecgscale.trial", description=__doc__)
+    parser.add_argument("spec", type=Path, help="a TrialSpec as JSON, for example the `spec` column of a row")
+    parser.add_argument("--data", type=Path, required=True, help="data directory; each population is a folder in it")
+    parser.add_argument("--out", type=Path, required=True, help="results folder; the row is added to it")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    spec = TrialSpec.model_validate_json(arguments.spec.read_text())
+    execution = Execution(arguments.data, arguments.out, sweep=arguments.out.name, threads=arguments.threads)
+    record = run_trial(spec, execution)
+    print(record.model_dump_json(indent=1, exclude={"spec", "versions"}))
+    raise SystemExit(record.status != Status.COMPLETED)
+
+
+if __name__ == "__main__":
+    main()
