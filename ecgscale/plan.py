@@ -31,6 +31,10 @@ class Device:
     bytes_per_s: Mapping[str, float]
     activation_bytes: int
     """Bytes per saved number: 4 in float32, 2 in bfloat16."""
+    records_per_s: float
+    """What the data path delivers at most."""
+    step_s: float
+    """Per training step: launches, optimiser, Python."""
     fixed_s: float
     """Per trial: building, probing, writing."""
     source: str
@@ -41,14 +45,18 @@ CPU_CORE = Device(
     {"resnet": 75e9, "transformer": 75e9},
     {"resnet": 0.4e9, "transformer": 4e9},
     activation_bytes=4,
+    records_per_s=10_000,
+    step_s=0.004,
     fixed_s=1.0,
     source="fitted to measured records/s of three rungs per family on one 2-core machine",
 )
 GPU = Device(
     "one H100-class GPU",
-    {"resnet": 150e12, "transformer": 300e12},
-    {"resnet": 300e9, "transformer": 800e9},
+    {"resnet": 80e12, "transformer": 250e12},
+    {"resnet": 200e9, "transformer": 400e9},
     activation_bytes=2,
+    records_per_s=10_000,
+    step_s=0.008,
     fixed_s=20.0,
     source="assumed from data sheets, not measured",
 )
@@ -204,8 +212,10 @@ def _seconds(device: Device, spec: TrialSpec, encoder: Counts, evaluated: float)
         encoder.train_flops / device.flops_per_s[spec.family]
         + device.activation_bytes * encoder.activation_floats / device.bytes_per_s[spec.family]
     )
+    per_record = max(per_record, 1 / device.records_per_s)
     # a forward pass alone is about a third of a training step
-    return device.fixed_s + per_record * (spec.n_samples_seen + evaluated / 3)
+    compute = per_record * (spec.n_samples_seen + evaluated / 3)
+    return device.fixed_s + device.step_s * spec.n_steps + compute
 
 
 def makespan_s(durations_s: Sequence[float], n_devices: int) -> float:

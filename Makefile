@@ -1,0 +1,65 @@
+# make sweep SIZE=grid_small   the whole arrow: environment, data, plan, trainings, laws, figures
+# make test                    the whole test suite
+# make check                   what CI runs: lint, types, tests
+# Everything installs itself into .venv first; versions are those of constraints/python.txt.
+
+SIZE ?= grid_small
+SWEEP = sweeps/$(SIZE).yaml
+OUT ?= results/$(SIZE)
+DATA ?= data/synthetic
+PYTHON ?= python3
+BIN = .venv/bin
+
+# uv ignores pip's find-links unless it is told; torch needs both the link and the pin
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export UV_CONSTRAINT = constraints/python.txt
+export RAY_USAGE_STATS_ENABLED ?= 0
+
+.PHONY: install data sweep plan fit report test lint format types check bench clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints/python.txt
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[train]' --group dev
+	touch $@
+
+# the embedded data set; a folder that holds the same records is left as it is
+data: install
+	@if [ "$(DATA)" = data/synthetic ]; then $(BIN)/ecgscale data synth --out $(DATA); fi
+
+plan: install
+	$(BIN)/ecgscale plan $(SWEEP)
+
+sweep: data
+	$(BIN)/ecgscale sweep $(SWEEP) --data $(DATA) --out $(OUT)
+	$(BIN)/ecgscale fit-laws $(OUT)
+
+fit: install
+	$(BIN)/ecgscale fit-laws $(OUT)
+
+report: install
+	$(BIN)/ecgscale report $(OUT)
+
+test: install
+	$(BIN)/pytest -n 2 -m 'not gpu'
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install
+	$(BIN)/mypy
+
+check: lint types test
+
+bench: install
+	$(BIN)/python tests/bench_laws.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,272 @@
+"""What the command line prints: progress bars on stderr, tables or JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ecgscale import results
+from ecgscale.executors import Ended
+from ecgscale.plan import CPU_CORE, GPU, PlannedTrial
+from ecgscale.sweep import Backlog
+
+if TYPE_CHECKING:
+    from ecgscale.data.quality import CheckReport
+    from ecgscale.data.sources import ImportSummary
+    from ecgscale.study import Study
+
+out = Console()
+err = Console(stderr=True)
+
+Advance = Callable[[int], None]
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value))
+
+
+# --- progress ------------------------------------------------------------------------------------------------------
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=err)
+
+
+@contextmanager
+def progress_bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+    """A bar on stderr; yields the function that is called with the number of `unit` done."""
+    with _bars() as bars:
+        task = bars.add_task(f"{description} ({unit})", total=total)
+        yield lambda n: bars.advance(task, n)
+
+
+@contextmanager
+def packing_progress() -> Iterator[Callable[[str, int], Advance]]:
+    """One bar per population that has to be packed."""
+    with _bars() as bars:
+
+        def start(name: str, total: int) -> Advance:
+            task = None
+
+            def advance(n: int) -> None:
+                nonlocal task
+                if task is None:  # a store that is there already shows no bar
+                    task = bars.add_task(f"packing {name} (records)", total=total)
+                bars.advance(task, n)
+
+            return advance
+
+        yield start
+
+
+@contextmanager
+def sweep_progress(backlog: Backlog, *, quiet: bool) -> Iterator[Callable[[Ended], None]]:
+    """A bar whose unit is estimated work, not trials: the first trials are the longest."""
+    cost = {cell.spec.trial_id: cell.cpu_s for cell in backlog.plan.trials}
+    total = sum(cost[spec.trial_id] for spec in backlog.todo)
+    n_ended = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} % of the work"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, disable=quiet) as bars:
+        task = bars.add_task(f"0/{len(backlog.todo)} trials", total=total)
+
+        def report(end: Ended) -> None:
+            nonlocal n_ended
+            n_ended += 1
+            bars.update(task, advance=cost[end.trial_id], description=f"{n_ended}/{len(backlog.todo)} trials")
+            loss = f"loss {end.id_loss:.4f}" if end.id_loss is not None else f"[red]{end.status}[/red]"
+            bars.console.print(f"  {end.label:<36} {loss}  {end.wall_s:.1f} s")
+            if end.reason:
+                bars.console.print(f"    {end.reason}", markup=False)
+
+        yield report
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[None]:
+    with err.status(text):
+        yield
+
+
+# --- plan, sweep, status -------------------------------------------------------------------------------------------
+
+
+def show_plan(backlog: Backlog, as_json: bool) -> None:
+    if as_json:
+        print_json(plan_json(backlog))
+        return
+    grid, plan = backlog.plan.grid, backlog.plan
+    todo = {spec.trial_id for spec in backlog.todo}
+    out.print(f"[bold]{grid.name}[/bold]: {grid.question}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("trial", "N", "D", "seen", "FLOPs", "memory", "CPU core", "GPU", ""):
+        table.add_column(heading, justify="left" if heading in ("trial", "") else "right")
+    for cell in plan.trials:
+        table.add_row(*_plan_row(cell), "" if cell.spec.trial_id in todo else "done")
+    out.print(table)
+    out.print(
+        f"{len(plan.trials)} trials, {backlog.n_done} done, {len(backlog.todo)} to run; "
+        f"N {_si(min(c.n_params for c in plan.trials))}–{_si(max(c.n_params for c in plan.trials))}, "
+        f"D {min(s.n_records for s in plan.specs):,}–{max(s.n_records for s in plan.specs):,} records, "
+        f"{_si(sum(c.train_flops for c in plan.trials))}FLOPs, "
+        f"at most {max(c.memory_bytes for c in plan.trials) / 2**30:.1f} GiB per trial"
+    )
+    for device, counts in ((CPU_CORE, (1, 2)), (GPU, (1, 8, 64))):
+        spans = ", ".join(f"{_duration(plan.makespan_s(k, device))} on {k}" for k in counts)
+        out.print(f"makespan, {device.name} each: {spans}  [dim]({device.source})[/dim]")
+
+
+def _plan_row(cell: PlannedTrial) -> tuple[str, ...]:
+    return (
+        cell.spec.label,
+        f"{cell.n_params:,}",
+        f"{cell.spec.n_records:,}",
+        f"{cell.spec.n_samples_seen:,}",
+        _si(cell.train_flops),
+        f"{cell.memory_bytes / 2**30:.1f} GiB",
+        _duration(cell.cpu_s),
+        _duration(cell.gpu_s),
+    )
+
+
+def plan_json(backlog: Backlog) -> dict[str, Any]:
+    plan = backlog.plan
+    todo = {spec.trial_id for spec in backlog.todo}
+    return {
+        "sweep": plan.grid.name,
+        "n_trials": len(plan.trials),
+        "n_done": backlog.n_done,
+        "trials": [
+            {
+                "label": cell.spec.label,
+                "trial_id": cell.spec.trial_id,
+                "n_params": cell.n_params,
+                "n_records": cell.spec.n_records,
+                "n_samples_seen": cell.spec.n_samples_seen,
+                "train_flops": cell.train_flops,
+                "memory_bytes": cell.memory_bytes,
+                "cpu_s": cell.cpu_s,
+                "gpu_s": cell.gpu_s,
+                "done": cell.spec.trial_id not in todo,
+            }
+            for cell in plan.trials
+        ],
+        "makespan_s": {
+            "cpu_core": {k: plan.makespan_s(k, CPU_CORE) for k in (1, 2, 8, 64)},
+            "gpu": {k: plan.makespan_s(k, GPU) for k in (1, 8, 64)},
+        },
+    }
+
+
+def show_ended(backlog: Backlog, ended: Sequence[Ended], as_json: bool) -> None:
+    by_status = Counter(end.status for end in ended)
+    if as_json:
+        print_json({"n_trials": len(backlog.plan.trials), "already_done": backlog.n_done, "ended": dict(by_status)})
+    elif not backlog.todo:
+        out.print(f"nothing is missing: all {backlog.n_done} trials have a completed row")
+    else:
+        out.print(", ".join(f"{count} {status}" for status, count in by_status.items()))
+
+
+def show_status(folder: Path, records: Sequence[results.RunRecord], as_json: bool) -> None:
+    latest = list(results.latest(records).values())
+    by_status = Counter(r.status for r in latest)
+    missing = _n_missing(folder, latest)
+    if as_json:
+        failed = [{"label": r.label, "status": r.status, "reason": r.reason} for r in latest if r.reason]
+        print_json({"folder": str(folder), "status": dict(by_status), "missing": missing, "not_completed": failed})
+        return
+    counts = ", ".join(f"{count} {status}" for status, count in by_status.items()) or "no rows"
+    out.print(f"[bold]{folder}[/bold]: {counts}" + (f", {missing} missing" if missing else ""))
+    for record in latest:
+        if record.reason:
+            out.print(f"  {record.label} ({record.trial_id}): {record.status}: {record.reason}", markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("arm", "done", "lowest test loss", "of", "training time"):
+        table.add_column(heading, justify="left" if heading in ("arm", "of") else "right")
+    for arm in sorted({r.arm for r in latest}):
+        done = [r for r in latest if r.arm == arm and r.id_loss is not None]
+        if done:
+            best = min(done, key=lambda r: r.id_loss or math.inf)
+            seconds = sum(r.wall_s for r in done)
+            table.add_row(arm, str(len(done)), f"{best.id_loss:.4f} {best.loss_unit}", best.label, _duration(seconds))
+    out.print(table)
+
+
+def _n_missing(folder: Path, latest: Sequence[results.RunRecord]) -> int | None:
+    """Cells of the kept sweep file that have no completed row; labels are compared, since ids need the data."""
+    from ecgscale.plan import plan
+    from ecgscale.specs import load_grid
+    from ecgscale.sweep import SWEEP_FILE
+
+    if not (folder / SWEEP_FILE).exists():
+        return None
+    done = {r.label for r in latest if r.status == results.Status.COMPLETED}
+    return sum(spec.label not in done for spec in plan(load_grid(folder / SWEEP_FILE)).specs)
+
+
+# --- data ----------------------------------------------------------------------------------------------------------
+
+
+def show_import(summary: ImportSummary, as_json: bool) -> None:
+    if as_json:
+        print_json(summary.to_dict())
+        return
+    out.print(summary.describe(), markup=False)
+
+
+def show_check(report: CheckReport, as_json: bool) -> None:
+    if as_json:
+        print_json(report.to_dict())
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("severity", "what", "detail"):
+        table.add_column(heading)
+    colour = {"error": "red", "warning": "yellow", "info": "dim"}
+    for finding in report.findings:
+        table.add_row(f"[{colour[finding.severity]}]{finding.severity}[/]", finding.what, finding.detail)
+    out.print(table)
+
+
+# --- laws ----------------------------------------------------------------------------------------------------------
+
+
+def show_fits(study: Study) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold", title=study.name, title_justify="left")
+    for heading in ("group", "target", "law", "E", "A", "alpha", "B", "beta", "points", "flags"):
+        table.add_column(heading, justify="left" if heading in ("group", "target", "law", "flags") else "right")
+    for row in study.law_rows():
+        table.add_row(*row)
+    out.print(table)
+    for line in study.notes:
+        out.print(f"  {line}", markup=False)
+
+
+# --- numbers for people --------------------------------------------------------------------------------------------
+
+
+def _si(value: float) -> str:
+    """1.2 G; powers of a thousand."""
+    for prefix, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {prefix}"
+    return f"{value:.3g} "
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} d"
