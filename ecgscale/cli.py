@@ -67,7 +67,8 @@ def data_synth(
     A folder that already holds the same records is left as it is.
     """
     from ecgscale.console import progress_bar
-    from ecgscale.data.synthetic import POPULATIONS, write_population
+    from ecgscale.data.embedded import write_population
+    from ecgscale.data.synthetic import POPULATIONS
 
     for name, n_records in (("A", n_a), ("B", n_b)):
         with progress_bar(f"population {name}", n_records, "records") as advance:
