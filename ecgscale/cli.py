@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ecgscale.errors import EcgscaleError
 
 if TYPE_CHECKING:
+    from ecgscale.executors import Ended
     from ecgscale.plan import Plan
     from ecgscale.sweep import Backlog
 
@@ -55,14 +56,14 @@ def data_synth(
     out: Annotated[Path, typer.Option("--out", help="Data directory to write the populations A and B into.")],
     n_a: Annotated[
         int, typer.Option("--n-a", min=1, help="Records of population A, which models are trained on.")
-    ] = 5000,
-    n_b: Annotated[int, typer.Option("--n-b", min=1, help="Records of population B, for transfer.")] = 2000,
+    ] = 3200,
+    n_b: Annotated[int, typer.Option("--n-b", min=1, help="Records of population B, for transfer.")] = 1200,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core. Changes no byte.")] = 0,
 ) -> None:
     """Make the embedded data set: synthetic 12-lead ECGs of two populations, in CODE format.
 
-    Example: [bold]ecgscale data synth --out data/synthetic --n-a 5000 --n-b 2000[/bold]
+    Example: [bold]ecgscale data synth --out data/synthetic --n-a 3200 --n-b 1200[/bold]
 
     A folder that already holds the same records is left as it is.
     """
@@ -190,20 +191,19 @@ def sweep(
     keep_sweep_file(sweep_file, folder)
     if not as_json:
         show_plan(backlog, as_json=False)
-    ended: list[Any] = []
+    ended: list[Ended] = []
     if backlog.todo:
         execution = Execution(data.absolute(), folder.absolute(), grid.name, threads, mode)
         if executor == "ray":
             _start_ray(address, cpus, trials_per_gpu, dashboard, quiet=as_json)
         try:
             with sweep_progress(backlog, quiet=as_json) as report:
-                execute(
-                    backlog.todo,
-                    execution,
-                    lambda end: (ended.append(end), report(end))[1],
-                    executor=executor,
-                    trials_per_gpu=trials_per_gpu,
-                )
+
+                def note(end: Ended) -> None:
+                    ended.append(end)
+                    report(end)
+
+                execute(backlog.todo, execution, note, executor=executor, trials_per_gpu=trials_per_gpu)
         except KeyboardInterrupt:
             print(f"\ninterrupted; finished trials are kept, the same command goes on: {' '.join(sys.argv)}")
             raise typer.Exit(130) from None
@@ -261,9 +261,7 @@ def fit_laws(
         with spinner("fitting"):
             made = list(studies(path, bootstrap=bootstrap, seed=seed))
     if json_file is not None:
-        text = json.dumps(
-            {"fits": [f for s in made for f in s.fits_json()], "pairs": [p for s in made for p in s.pairs_json()]}
-        )
+        text = json.dumps({key: [f for study in made for f in study.to_dict()[key]] for key in ("fits", "pairs")})
         if str(json_file) == "-":
             print(text)
             return

@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from ecgscale.data.sources import ImportSummary
     from ecgscale.study import Study
 
-out = Console()
+WIDTH_WITHOUT_TERMINAL = 160
+"""Tables in a file or a pipe are not folded to 80 columns."""
+
 err = Console(stderr=True)
+out = Console()
+if not out.is_terminal:
+    out = Console(width=WIDTH_WITHOUT_TERMINAL)
 
 Advance = Callable[[int], None]
 
@@ -109,7 +114,7 @@ def show_plan(backlog: Backlog, as_json: bool) -> None:
     out.print(f"[bold]{grid.name}[/bold]: {grid.question}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("trial", "N", "D", "seen", "FLOPs", "memory", "CPU core", "GPU", ""):
-        table.add_column(heading, justify="left" if heading in ("trial", "") else "right")
+        table.add_column(heading, justify="left" if heading in ("trial", "") else "right", no_wrap=True)
     for cell in plan.trials:
         table.add_row(*_plan_row(cell), "" if cell.spec.trial_id in todo else "done")
     out.print(table)
@@ -240,15 +245,34 @@ def show_check(report: CheckReport, as_json: bool) -> None:
 # --- laws ----------------------------------------------------------------------------------------------------------
 
 
+SHOWN_PARAMETERS = ("E", "alpha", "beta", "kappa")
+
+
 def show_fits(study: Study) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold", title=study.name, title_justify="left")
-    for heading in ("group", "target", "law", "E", "A", "alpha", "B", "beta", "points", "flags"):
-        table.add_column(heading, justify="left" if heading in ("group", "target", "law", "flags") else "right")
-    for row in study.law_rows():
-        table.add_row(*row)
+    """The law table: estimates with 95 % intervals; coefficients are in the JSON and the CSV."""
+    out.print(f"[bold]{study.name}[/bold]")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    headings = ("group", "law", *SHOWN_PARAMETERS, "points", "flags")
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading in ("group", "law"))
+    for target, rows in study.law_table().groupby("target", sort=False):
+        table.add_row(f"[italic]{target}[/italic]")
+        for row in rows.to_dict("records"):
+            numbers = [_with_interval(row, name) for name in SHOWN_PARAMETERS]
+            remark = row["refused"] or row.get("flags") or ""
+            table.add_row(str(row["group"]), f"{row['kind']} {row['law']}", *numbers, str(row["points"]), remark)
     out.print(table)
-    for line in study.notes:
-        out.print(f"  {line}", markup=False)
+    for note in study.notes:
+        out.print(f"  {note}", markup=False, style="dim")
+
+
+def _with_interval(row: dict[Any, Any], name: str) -> str:
+    value, low, high = (row.get(key) for key in (name, f"{name}_low", f"{name}_high"))
+    if value is None or math.isnan(value):
+        return ""
+    if low is None or high is None or math.isnan(low):
+        return f"{value:.3f}"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 # --- numbers for people --------------------------------------------------------------------------------------------

@@ -122,6 +122,10 @@ class _Reporter(tune.Callback):  # type: ignore[misc]
         self.specs = specs
         self.report = report
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks for an experiment state that we throw away; a progress bar can't be pickled
+        return {}
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.report(Ended(**trial.last_result["ended"]))
 
