@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from ecgscale.errors import EcgscaleError
 from ecgscale.specs import Spec, TrialSpec
@@ -183,9 +183,8 @@ def read(folder: Path) -> list[RunRecord]:
             row = pq.read_table(path, schema=ROW_SCHEMA).to_pylist()[0]
             records.append(RunRecord.model_validate(row))
         except Exception as error:
-            raise EcgscaleError(
-                f"{path}: not a readable row ({error}); move it away and its trial runs again"
-            ) from error
+            why = ", ".join(str(e["loc"][0]) for e in error.errors()) if isinstance(error, ValidationError) else error
+            raise EcgscaleError(f"{path}: not a readable row ({why}); move it away and its trial runs again") from error
     return sorted(records, key=lambda r: r.started_at)
 
 

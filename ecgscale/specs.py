@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ecgscale.conventions import CODE_LABELS
 from ecgscale.errors import SpecError
@@ -30,6 +30,14 @@ def _fraction(value: Any) -> Any:
         except (ValueError, ZeroDivisionError):
             return value
     return value
+
+
+def _unique(names: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """The same names, none of them twice."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{what} {name!r} is named twice")
+    return names
 
 
 DataFraction = Annotated[float, BeforeValidator(_fraction), Field(gt=0, le=1)]
@@ -101,6 +109,11 @@ class DataSpec(Spec):
     """Expected number of training records: what `plan` computes with until it is given the data."""
     split: SplitSpec = SplitSpec()
 
+    @field_validator("transfer_to")
+    @classmethod
+    def _populations_are_unique(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(names, "population")
+
 
 class Budget(Spec):
     """How long a trial trains: passes over its own records, or a number of samples that is the same for every D."""
@@ -148,13 +161,11 @@ class ProbeSpec(Spec):
     pre-training population, for test sets too small to be split; then every record of them is tested on."""
     l2: tuple[Annotated[float, Field(gt=0)], ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> ProbeSpec:
-        names = [task.name for task in self.tasks]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"task {name!r} is declared twice")
-        return self
+    @field_validator("tasks")
+    @classmethod
+    def _names_are_unique(cls, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+        _unique(tuple(task.name for task in tasks), "task")
+        return tasks
 
 
 class Axes(Spec):
@@ -186,6 +197,11 @@ class GridSpec(Spec):
     labels: tuple[str, ...] = CODE_LABELS
     train: TrainSpec
     probe: ProbeSpec = ProbeSpec()
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        return _unique(labels, "label")
 
     @model_validator(mode="after")
     def _cells_exist(self) -> GridSpec:
@@ -252,14 +268,18 @@ def load_grid(path: Path) -> GridSpec:
         SpecError: naming file, line, field and what is allowed.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"{path}: can't be read ({error.strerror}); sweeps are listed by `ls sweeps/`") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{path}: is not a text file; a sweep is YAML, see `ls sweeps/`") from None
     parsed = YamlText(text, name=str(path))
     try:
         return GridSpec.model_validate(parsed.value)
     except ValidationError as error:
-        raise SpecError("\n".join(_explain(parsed, item) for item in error.errors())) from None
+        # pydantic counts what is left of a list without its bad items, and calls that list too short as well
+        found = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]
+        raise SpecError("\n".join(_explain(parsed, item) for item in found)) from None
 
 
 def _explain(parsed: YamlText, item: Any) -> str:
@@ -271,7 +291,9 @@ def _explain(parsed: YamlText, item: Any) -> str:
         return f"{where}: unknown key; allowed are {', '.join(_keys_at(location[:-1]))}"
     if item["type"] == "missing":
         return f"{where}: is missing"
-    message = item["msg"].removeprefix("Value error, ")
+    message = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list in square brackets")
+    if item["type"] == "too_short":
+        message = "needs at least one value"
     if location[:2] == ("axes", "rung") and item["type"] == "literal_error":
         message = f"rung does not exist; the ladder has {', '.join(RUNGS)}"
     return f"{where}: {message} (got {item['input']!r})" if item["type"] != "value_error" else f"{where}: {message}"

@@ -6,7 +6,7 @@ to every transfer target the loss-to-loss law. What can't be fitted is kept with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,24 +95,27 @@ class Study:
         rows: list[dict[str, Any]] = []
         for f in self.laws:
             row: dict[str, Any] = {"group": f.group, "target": f.target, "kind": f.kind, "law": f.law}
-            row |= _estimates(f.fit) | {"points": len(f.points), "refused": f.refused}
+            # a one-variable law calls its exponent alpha whatever the variable; in D people read beta
+            names = {"A": "B", "alpha": "beta"} if f.kind == IN_D else {}
+            row |= _estimates(f.fit, names) | {"points": len(f.points), "refused": f.refused}
             rows.append(row)
         for p in self.pairs:
             row = {"group": p.group, "target": f"{p.x} → {p.y}", "kind": "loss-to-loss", "law": "shifted_power"}
-            row |= _estimates(p.fit) | {"points": len(p.points), "refused": p.refused}
+            row |= _estimates(p.fit, {}) | {"points": len(p.points), "refused": p.refused}
             if p.fit is not None:
                 row |= {"slope": p.fit.slope}
             rows.append(row)
         return pd.DataFrame(rows)
 
 
-def _estimates(fitted: LawFit | PairFit | None) -> dict[str, Any]:
+def _estimates(fitted: LawFit | PairFit | None, names: Mapping[str, str]) -> dict[str, Any]:
     if fitted is None:
         return {}
     out: dict[str, Any] = {"status": fitted.status.value, "flags": " ".join(fitted.flags)}
     for name, value in fitted.theta.items():
         low, high = (fitted.interval or {}).get(name, (None, None))
-        out |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        shown = names.get(name, name)
+        out |= {shown: value, f"{shown}_low": low, f"{shown}_high": high}
     return out
 
 

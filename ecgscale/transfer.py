@@ -46,16 +46,16 @@ def task_target(exams: pd.DataFrame, task: TaskSpec, population: str) -> Floats:
         raise DataError(
             f"population {population!r}: task {task.name!r} wants column {task.column!r}; exams.csv has none"
         )
-    values = exams[task.column].astype(float).to_numpy()
+    values = exams[task.column].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
     if task.kind == "regression":
-        return np.asarray(values, dtype=np.float64)
+        return values
     if task.above is not None:
         return np.where(np.isnan(values), np.nan, values > task.above)
     if not np.isin(values[~np.isnan(values)], (0.0, 1.0)).all():
         raise DataError(
             f"population {population!r}: column {task.column!r} is not 0/1; give task {task.name!r} an `above`"
         )
-    return np.asarray(values, dtype=np.float64)
+    return values
 
 
 def score_tasks(

@@ -26,6 +26,10 @@ _Loader.add_implicit_resolver(
 def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     keys: set[Any] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be one word or number", key_node.start_mark)
         key = loader.construct_object(key_node)
         if key in keys:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
@@ -51,6 +55,9 @@ class YamlText:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise SpecError(f"{name}:{line}: {error.problem}") from None
+        except yaml.reader.ReaderError as error:
+            line = text[: error.position].count("\n") + 1
+            raise SpecError(f"{name}:{line}: {error.reason} (character {error.character!r})") from None
 
     def line(self, location: tuple[Any, ...]) -> int:
         """The line where `location` (keys and indices) starts, or that of its nearest existing parent."""

@@ -1,0 +1,104 @@
+"""The command line as a user types it: help that teaches, JSON for machines, errors that name the way out."""
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from ecgscale import cli
+from ecgscale.results import append
+
+runner = CliRunner()
+
+COMMANDS = (
+    "data synth",
+    "data import",
+    "data check",
+    "plan",
+    "sweep",
+    "status",
+    "fit-laws",
+    "report",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    shown = runner.invoke(cli.app, [*command.split(), "--help"])
+    assert shown.exit_code == 0
+    assert f"Example: ecgscale {command}" in " ".join(shown.output.split())
+
+
+def run_main(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["ecgscale", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code, capsys.readouterr()
+
+
+def test_error_is_one_line_without_traceback(monkeypatch, capsys, tmp_path):
+    code, printed = run_main(monkeypatch, capsys, "plan", tmp_path / "nothing.yaml")
+    assert code == 2
+    assert printed.err.startswith("error: ")
+    assert "nothing.yaml" in printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_plan_of_the_paper_grid_says_what_it_costs():
+    shown = runner.invoke(cli.app, ["plan", "sweeps/grid_paper.yaml"])
+    assert "128 trials, 0 done" in shown.output
+    assert "on 1, " in shown.output
+    assert "on 8, " in shown.output
+    assert "on 64" in shown.output
+    bill = json.loads(runner.invoke(cli.app, ["plan", "sweeps/grid_paper.yaml", "--json"]).output)
+    sizes = [trial["n_params"] for trial in bill["trials"]]
+    assert len(sizes) == 128
+    assert min(sizes) == pytest.approx(20_000, rel=0.06)
+    assert max(sizes) == pytest.approx(200e6, rel=0.02)
+    assert all(trial["train_flops"] > 0 and trial["memory_bytes"] > 0 for trial in bill["trials"])
+    assert set(bill["makespan_s"]["gpu"]) == {"1", "8", "64"}
+
+
+def test_sweep_without_its_population_names_folder_and_way_out(monkeypatch, capsys, tmp_path, tiny_sweep):
+    (tmp_path / "C").mkdir()
+    arguments = ("sweep", tiny_sweep, "--data", tmp_path, "--out", tmp_path / "out")
+    code, printed = run_main(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert "wants population 'A', the data directory holds C" in printed.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_status_counts_and_explains(tmp_path, make_record):
+    append(tmp_path / "x", make_record())
+    append(tmp_path / "x", make_record(trial_id="other", status="diverged", reason="loss is nan", id_loss=None))
+    shown = runner.invoke(cli.app, ["status", str(tmp_path / "x")])
+    assert "1 completed, 1 diverged" in shown.output
+    assert "loss is nan" in shown.output
+    machine = json.loads(runner.invoke(cli.app, ["status", str(tmp_path / "x"), "--json"]).output)
+    assert machine["status"] == {"completed": 1, "diverged": 1}
+    assert machine["not_completed"][0]["reason"] == "loss is nan"
+
+
+def test_fit_laws_prints_json_on_request(tmp_path, make_record):
+    for d in (100, 200, 400, 800):
+        append(tmp_path / "x", make_record(trial_id=f"t{d}", n_records=d, id_loss=0.2 + 3 * d**-0.5, transfer=()))
+    shown = runner.invoke(cli.app, ["fit-laws", str(tmp_path), "--bootstrap", "20", "--json", "-"])
+    fits = {fit["kind"]: fit for fit in json.loads(shown.output)["fits"]}
+    assert fits["L(D)"]["theta"]["alpha"] == pytest.approx(0.5, rel=1e-4)
+    assert fits["L(N, D)"]["theta"] is None
+    assert fits["L(N, D)"]["refused"]
+
+
+def test_synth_twice_makes_once(tmp_path):
+    arguments = ["data", "synth", "--out", str(tmp_path / "d"), "--n-a", "5", "--n-b", "3", "--jobs", "1"]
+    assert "5 records\n" in runner.invoke(cli.app, arguments).output
+    assert "5 records, already there" in runner.invoke(cli.app, arguments).output
+
+
+def test_check_has_an_exit_status(tmp_path, data_dir):
+    good = runner.invoke(cli.app, ["data", "check", str(data_dir / "A"), "--json"])
+    assert good.exit_code == 0
+    # read as if stored in millivolts, the CODE factor of two stands out
+    doubled = runner.invoke(cli.app, ["data", "check", str(data_dir / "A"), "--mv-per-unit", "5"])
+    assert doubled.exit_code == 1
