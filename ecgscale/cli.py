@@ -297,13 +297,16 @@ def _backlog(sweep_file: Path, data: Path | None, out: Path | None, *, skip_bad:
 
     grid = load_grid(sweep_file)
     made: Plan = make_plan(grid)
+    if data is None and out is not None:
+        raise EcgscaleError("--out needs --data: which trials are done depends on the records they were trained on")
     if data is not None:
         from ecgscale.console import packing_progress
         from ecgscale.data.populations import populations
 
         with packing_progress() as start:
             made = make_plan(grid, populations(grid, data, skip_bad=skip_bad, start_progress=start))
-    return backlog(made, out if out is not None else Path("results") / grid.name)
+        out = out or Path("results") / grid.name
+    return backlog(made, out)
 
 
 def _start_ray(address: str | None, cpus: int | None, trials_per_gpu: int, dashboard: bool, *, quiet: bool) -> None:

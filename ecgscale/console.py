@@ -118,8 +118,9 @@ def show_plan(backlog: Backlog, as_json: bool) -> None:
     for cell in plan.trials:
         table.add_row(*_plan_row(cell), "" if cell.spec.trial_id in todo else "done")
     out.print(table)
+    progress = "" if backlog.n_done is None else f", {backlog.n_done} done, {len(backlog.todo)} to run"
     out.print(
-        f"{len(plan.trials)} trials, {backlog.n_done} done, {len(backlog.todo)} to run; "
+        f"{len(plan.trials)} trials{progress}; "
         f"N {_si(min(c.n_params for c in plan.trials))}–{_si(max(c.n_params for c in plan.trials))}, "
         f"D {min(s.n_records for s in plan.specs):,}–{max(s.n_records for s in plan.specs):,} records, "
         f"{_si(sum(c.train_flops for c in plan.trials))}FLOPs, "
@@ -161,7 +162,7 @@ def plan_json(backlog: Backlog) -> dict[str, Any]:
                 "memory_bytes": cell.memory_bytes,
                 "cpu_s": cell.cpu_s,
                 "gpu_s": cell.gpu_s,
-                "done": cell.spec.trial_id not in todo,
+                "done": None if backlog.n_done is None else cell.spec.trial_id not in todo,
             }
             for cell in plan.trials
         ],

@@ -22,20 +22,24 @@ SWEEP_FILE = "sweep.yaml"
 
 @dataclass(frozen=True)
 class Backlog:
-    """What is left of a plan."""
+    """What is left of a plan. Without the data nobody knows: `n_done` is None then, and everything is to do."""
 
     plan: Plan
     todo: tuple[TrialSpec, ...]
-
-    @property
-    def n_done(self) -> int:
-        return len(self.plan.trials) - len(self.todo)
+    n_done: int | None
 
 
-def backlog(plan: Plan, folder: Path) -> Backlog:
-    """The trials of a plan that the results folder has no completed row of, in starting order."""
+def backlog(plan: Plan, folder: Path | None) -> Backlog:
+    """The trials of a plan that the results folder has no completed row of, in starting order.
+
+    Args:
+        folder: None for a plan made without the data, whose trial ids are those of no real run.
+    """
+    if folder is None:
+        return Backlog(plan, smoke_first(plan.specs), None)
     records = results.read(folder) if results.is_results_folder(folder) else []
-    return Backlog(plan, smoke_first(results.missing(plan.specs, records)))
+    todo = smoke_first(results.missing(plan.specs, records))
+    return Backlog(plan, todo, len(plan.specs) - len(todo))
 
 
 def smoke_first(specs: Sequence[TrialSpec]) -> tuple[TrialSpec, ...]:

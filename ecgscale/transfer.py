@@ -46,7 +46,8 @@ def task_target(exams: pd.DataFrame, task: TaskSpec, population: str) -> Floats:
         raise DataError(
             f"population {population!r}: task {task.name!r} wants column {task.column!r}; exams.csv has none"
         )
-    values = exams[task.column].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+    column = exams[task.column].astype("Float64")
+    values: Floats = np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     if task.kind == "regression":
         return values
     if task.above is not None:

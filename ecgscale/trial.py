@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 
 from ecgscale.conventions import CODE_LABELS
 from ecgscale.data.splits import TEST, TRAIN, VALIDATION, fraction_rows, split_rows
-from ecgscale.data.store import PackedStore, open_store, store_name
+from ecgscale.data.store import PackedStore, open_store, packed, store_name
 from ecgscale.data.stream import RecordSource, TrainingStream
 from ecgscale.errors import DataError
 from ecgscale.execution import Execution
@@ -52,7 +52,7 @@ class _Outcome:
     best_step: int
     id_loss: float
     id_loss_last: float
-    id_constant_loss: float
+    id_constant_loss: float | None
     id_auroc: tuple[LabelScore, ...]
     transfer: tuple[TaskScore, ...]
     train_s: float
@@ -139,10 +139,10 @@ def _store(spec: TrialSpec, population: str, execution: Execution) -> PackedStor
     return store
 
 
-def _constant_loss(spec: TrialSpec, sources: dict[str, RecordSource]) -> float:
-    """Test loss of a predictor that never looks: the training prevalence, or zero for a masked normalised patch."""
+def _constant_loss(spec: TrialSpec, sources: dict[str, RecordSource]) -> float | None:
+    """Test loss of a predictor that never looks: the training prevalence, or zero for a z-scored masked patch."""
     if spec.paradigm == "ssl":
-        return 1.0
+        return 1.0 if spec.input.normalise == "zscore" else None
     train, test = sources[TRAIN].targets, sources[TEST].targets
     prevalence = (train.sum(axis=0) + 1) / (len(train) + 2)
     return float(-np.mean(test * np.log(prevalence) + (1 - test) * np.log(1 - prevalence)))
@@ -272,6 +272,8 @@ def main() -> None:
     arguments = parser.parse_args()
     spec = TrialSpec.model_validate_json(arguments.spec.read_text())
     execution = Execution(arguments.data, arguments.out, sweep=arguments.out.name, threads=arguments.threads)
+    for population in (spec.train_on, *spec.transfer_to):
+        packed(arguments.data / population, spec.input)
     record = run_trial(spec, execution)
     print(record.model_dump_json(indent=1, exclude={"spec", "versions"}))
     raise SystemExit(record.status != Status.COMPLETED)

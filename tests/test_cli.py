@@ -47,7 +47,7 @@ def test_error_is_one_line_without_traceback(monkeypatch, capsys, tmp_path):
 
 def test_plan_of_the_paper_grid_says_what_it_costs():
     shown = runner.invoke(cli.app, ["plan", "sweeps/grid_paper.yaml"])
-    assert "128 trials, 0 done" in shown.output
+    assert "128 trials" in shown.output
     assert "on 1, " in shown.output
     assert "on 8, " in shown.output
     assert "on 64" in shown.output

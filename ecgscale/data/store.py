@@ -80,7 +80,7 @@ def open_store(path: Path) -> PackedStore:
     try:
         header = Header(**json.loads((path / "header.json").read_text()))
     except (OSError, TypeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not a packed store ({error}); make it with `ecgscale data pack`") from None
+        raise DataError(f"{path}: not a packed store ({error}); `ecgscale sweep` makes it before it starts") from None
     if header.format_version != FORMAT_VERSION:
         raise DataError(
             f"{path}: store version {header.format_version}, this program reads {FORMAT_VERSION}; delete it"
