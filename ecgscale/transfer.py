@@ -40,13 +40,19 @@ def task_target(exams: pd.DataFrame, task: TaskSpec, population: str) -> Floats:
     """The target per record; NaN where it is missing.
 
     Raises:
-        DataError: the population's exams.csv has no such column, or its values are not 0/1 where a class is wanted.
+        DataError: the population's exams.csv has no such column, or its values are not numbers, or not 0/1 where a
+            class is wanted.
     """
     if task.column not in exams:
         raise DataError(
             f"population {population!r}: task {task.name!r} wants column {task.column!r}; exams.csv has none"
         )
-    column = exams[task.column].astype("Float64")
+    try:
+        column = exams[task.column].astype("Float64")
+    except (ValueError, TypeError):  # pyarrow's errors are ValueErrors
+        raise DataError(
+            f"population {population!r}: column {task.column!r} holds words, task {task.name!r} wants numbers"
+        ) from None
     values: Floats = np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     if task.kind == "regression":
         return values
@@ -62,7 +68,7 @@ def task_target(exams: pd.DataFrame, task: TaskSpec, population: str) -> Floats:
 def score_tasks(
     population: str, parts: Mapping[str, Part], probe: ProbeSpec, *, seen_labels: tuple[str, ...]
 ) -> tuple[TaskScore, ...]:
-    """Fits and scores every task; a task that can't be fitted here (one class, no values) is left out of the scores.
+    """Fits and scores every task; a task that can't be fitted here (one value, or none) is left out of the scores.
 
     Args:
         parts: train, validation and test records.
@@ -101,7 +107,7 @@ def _score_task(
 ) -> TaskScore | None:
     y_train, y_test = data[TRAIN][1], data[TEST][1]
     binary = task.kind == "binary"
-    if min(len(y) for _, y in data.values()) == 0 or (binary and len(np.unique(y_train)) < 2):
+    if min(len(y) for _, y in data.values()) == 0 or len(np.unique(y_train)) < 2:
         return None
     predict = _logistic if binary else _ridge
     loss = _binary_loss if binary else _squared_loss(float(np.var(y_train)))

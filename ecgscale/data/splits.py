@@ -33,11 +33,14 @@ def split_rows(index: pd.DataFrame, split: SplitSpec) -> dict[str, npt.NDArray[n
         index: one row per record with `patient_id`, optionally `split` with train / val / test.
 
     Raises:
-        DataError: a part is empty.
+        DataError: a part is empty, or the `split` column has another word.
     """
     position = patient_position(index["patient_id"], split.seed, "split")
     if "split" in index:
         official = index["split"].astype(str).replace({"val": VALIDATION, "valid": VALIDATION})
+        strange = index["split"][~official.isin([TRAIN, VALIDATION, TEST])]
+        if len(strange):
+            raise DataError(f"column split has {strange.iloc[0]!r} in {len(strange)} records; allowed: train, val, test")
     else:
         official = pd.Series(TRAIN, index=index.index)
     parts = official.to_numpy().copy()

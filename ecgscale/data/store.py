@@ -85,8 +85,11 @@ def open_store(path: Path) -> PackedStore:
         raise DataError(
             f"{path}: store version {header.format_version}, this program reads {FORMAT_VERSION}; delete it"
         )
-    index = pd.read_parquet(path / "index.parquet")
-    signals = np.load(path / "signals.npy", mmap_mode="r")
+    try:
+        index = pd.read_parquet(path / "index.parquet")
+        signals = np.load(path / "signals.npy", mmap_mode="r")
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise DataError(f"{path}: is damaged ({error}); delete it") from None
     if signals.shape != (header.n_records, header.n_leads, header.n_samples) or len(index) != header.n_records:
         raise DataError(f"{path}: signals {signals.shape}, index {len(index)} and header disagree; delete it")
     return PackedStore(path, header, signals, index)
@@ -205,7 +208,8 @@ def _digitise(
     extents = [_recorded_extent(record) for record in block]
     for extent in set(extents):
         members = np.array([i for i, e in enumerate(extents) if e == extent])
-        recorded = np.nan_to_num(block[members, extent[0] : extent[1]].transpose(0, 2, 1))
+        # a bad record is left out later; as zeros it gets that far
+        recorded = np.nan_to_num(block[members, extent[0] : extent[1]].transpose(0, 2, 1), posinf=0.0, neginf=0.0)
         resampled = _resample(recorded, fs_hz, input_spec)
         length = resampled.shape[-1]
         if length >= n_out:
@@ -228,7 +232,9 @@ def _recorded_extent(record: npt.NDArray[np.float32]) -> tuple[int, int]:
 def _resample(recorded: npt.NDArray[np.float32], fs_hz: float, input_spec: InputSpec) -> npt.NDArray[np.floating]:
     if input_spec.bandpass_hz is not None:
         sos = dsp.butter(BANDPASS_ORDER, input_spec.bandpass_hz, "bandpass", fs=fs_hz, output="sos")
-        recorded = dsp.sosfiltfilt(sos, recorded, axis=-1).astype(np.float32)
+        # scipy's own choice of padding, which it refuses for a record that is not longer
+        padding = min(3 * (2 * len(sos) + 1), recorded.shape[-1] - 1)
+        recorded = dsp.sosfiltfilt(sos, recorded, axis=-1, padlen=padding).astype(np.float32)
     ratio = Fraction(input_spec.fs_hz / fs_hz).limit_denominator(1000)
     if ratio == 1:
         return recorded

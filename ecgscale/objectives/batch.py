@@ -57,7 +57,7 @@ def make_batch(
     if normalise == "fixed":
         signal = signal / FIXED_SCALE
     else:
-        n = inside.sum(dim=-1, keepdim=True)
+        n = inside.sum(dim=-1, keepdim=True).clamp(min=1)
         signal = signal * inside
         mean = signal.sum(dim=-1, keepdim=True) / n
         deviation = (signal - mean) * inside

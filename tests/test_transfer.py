@@ -1,0 +1,179 @@
+"""Linear read-outs with known answers: separable features, pure noise, missing and useless targets."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecgscale.data.splits import TEST, TRAIN, VALIDATION
+from ecgscale.errors import DataError
+from ecgscale.results import TaskScore
+from ecgscale.specs import ProbeSpec, TaskSpec
+from ecgscale.transfer import Part, score_tasks, task_target
+
+SIZES = {TRAIN: 400, VALIDATION: 200, TEST: 400}
+
+
+def make_parts(width: int = 8, seed: int = 0, sizes: dict[str, int] = SIZES, **columns) -> dict[str, Part]:
+    """Normal features; a column is a function of (rng, features) → values."""
+    rng = np.random.default_rng(seed)
+    parts = {}
+    for name, n in sizes.items():
+        features = rng.normal(size=(n, width))
+        parts[name] = Part(features, pd.DataFrame({key: make(rng, features) for key, make in columns.items()}))
+    return parts
+
+
+def score(parts: dict[str, Part], *tasks: TaskSpec, **probe) -> tuple[TaskScore, ...]:
+    return score_tasks("B", parts, ProbeSpec(tasks=tasks, **probe), seen_labels=("AF", "SB"))
+
+
+AF = TaskSpec(name="AF", column="AF")
+AGE = TaskSpec(name="age", column="age", kind="regression")
+
+
+def test_a_class_that_can_be_read_off_is_read_off():
+    (found,) = score(make_parts(AF=lambda rng, x: x[:, 2] - x[:, 5] > 0), AF)
+    assert found.auroc == pytest.approx(1.0, abs=1e-3)
+    assert found.loss < 0.1
+    assert found.constant_loss == pytest.approx(math.log(2), abs=0.02)
+    assert found.l2 == 1e-4  # nothing to be afraid of
+    assert (found.population, found.task, found.kind, found.n_train, found.n_test) == ("B", "AF", "binary", 400, 400)
+    assert 150 < found.n_test_positive < 250
+
+
+def test_noise_is_not_read_off():
+    (found,) = score(make_parts(width=40, AF=lambda rng, x: rng.random(len(x)) < 0.2), AF)
+    assert found.auroc == pytest.approx(0.5, abs=0.08)
+    assert found.loss == pytest.approx(found.constant_loss, rel=0.05)
+    assert found.l2 == 1.0  # the strongest penalty was chosen on the validation records
+
+
+def test_the_constant_predictor_is_the_training_prevalence_on_the_test_records():
+    parts = make_parts(AF=lambda rng, x: np.arange(len(x)) < 0.1 * len(x))
+    parts[TEST] = Part(parts[TEST].features, parts[TEST].exams.assign(AF=np.arange(400) < 200))
+    (found,) = score(parts, AF)
+    p = (40 + 1) / (400 + 2)
+    assert found.constant_loss == pytest.approx(-0.5 * math.log(p) - 0.5 * math.log(1 - p), rel=1e-9)
+    assert found.n_test_positive == 200
+
+
+def test_a_number_that_can_be_read_off_is_read_off():
+    (found,) = score(make_parts(age=lambda rng, x: 60 + 15 * x[:, 1]), AGE)
+    assert found.loss < 1e-3
+    assert found.constant_loss == pytest.approx(1.0, abs=0.15)
+    assert found.auroc is None and found.n_test_positive is None
+
+
+def test_regression_losses_do_not_depend_on_the_unit():
+    years = make_parts(age=lambda rng, x: 60 + 15 * (x[:, 1] + rng.normal(size=len(x))))
+    days = {name: Part(part.features, part.exams * 365.25) for name, part in years.items()}
+    (in_years,), (in_days,) = score(years, AGE), score(days, AGE)
+    assert in_days.loss == pytest.approx(in_years.loss, rel=1e-6)
+    assert 0.4 < in_years.loss < 0.65  # half of the variance is noise
+    assert in_days.constant_loss == pytest.approx(in_years.constant_loss, rel=1e-6)
+
+
+def test_features_may_have_any_scale_and_be_constant():
+    parts = make_parts(AF=lambda rng, x: x[:, 2] > 0)
+    stretched = {n: Part(p.features * np.logspace(-6, 6, 8) + 7, p.exams) for n, p in parts.items()}
+    constant = {n: Part(np.hstack([p.features, np.full((len(p.features), 2), 3.0)]), p.exams) for n, p in parts.items()}
+    (plain,) = score(parts, AF)
+    for other in (stretched, constant):
+        (found,) = score(other, AF)
+        assert found.loss == pytest.approx(plain.loss, rel=1e-3)
+
+
+def test_a_threshold_makes_classes_of_a_number():
+    parts = make_parts(age=lambda rng, x: 65.0 + np.round(10 * x[:, 0]))
+    (found,) = score(parts, TaskSpec(name="over_65", column="age", above=65))
+    assert found.n_test_positive == (parts[TEST].exams["age"] > 65).sum()  # 65 itself is not above
+    assert found.auroc > 0.99
+
+
+def test_records_without_a_value_are_left_out_of_every_part():
+    def with_gaps(rng, x):
+        return np.where(np.arange(len(x)) % 4 == 0, np.nan, 60 + 15 * x[:, 1])
+
+    parts = make_parts(age=with_gaps, AF=lambda rng, x: x[:, 0] > 0)
+    over = TaskSpec(name="over", column="age", above=60)
+    age, over, af = score(parts, AGE, over, AF)
+    for found in (age, over):
+        assert (found.n_train, found.n_test) == (300, 300)
+    assert (af.n_train, af.n_test) == (400, 400)
+    # and the gaps change nothing for those that are there
+    assert age.loss < 1e-3 and over.auroc > 0.99
+
+
+def test_nullable_columns_of_a_table_may_be_empty():
+    parts = make_parts(male=lambda rng, x: pd.array(np.where(np.arange(len(x)) % 5 == 0, None, x[:, 0] > 0), "boolean"))
+    (found,) = score(parts, TaskSpec(name="male", column="male"))
+    assert found.n_test == 320
+
+
+USELESS = {
+    "one class": lambda rng, x: np.zeros(len(x)),
+    "no value": lambda rng, x: np.full(len(x), np.nan),
+}
+
+
+@pytest.mark.parametrize("reason", USELESS)
+def test_a_task_that_can_not_be_fitted_here_is_left_out_and_the_others_are_not(reason):
+    parts = make_parts(AF=USELESS[reason], SB=lambda rng, x: x[:, 0] > 0)
+    (found,) = score(parts, AF, TaskSpec(name="SB", column="SB"))
+    assert found.task == "SB"
+
+
+def test_a_number_that_never_varies_is_left_out():
+    assert score(make_parts(age=lambda rng, x: np.full(len(x), 65.3)), AGE) == ()
+
+
+def test_a_test_set_of_one_class_has_a_loss_and_no_auroc():
+    parts = make_parts(AF=lambda rng, x: x[:, 0] > 0)
+    parts[TEST] = Part(parts[TEST].features, parts[TEST].exams.assign(AF=False))
+    (found,) = score(parts, AF)
+    assert found.auroc is None and math.isfinite(found.loss) and found.n_test_positive == 0
+
+
+def test_a_task_is_seen_when_its_column_is_a_pretraining_label():
+    parts = make_parts(AF=lambda rng, x: x[:, 0] > 0, male=lambda rng, x: x[:, 1] > 0)
+    seen, unseen = score(parts, TaskSpec(name="flutter", column="AF"), TaskSpec(name="male", column="male"))
+    assert seen.seen and not unseen.seen
+
+
+def test_the_penalty_is_chosen_on_the_validation_records_alone():
+    """Test records that would like another penalty are not asked."""
+    parts = make_parts(width=40, AF=lambda rng, x: rng.random(len(x)) < 0.2)
+    (before,) = score(parts, AF)
+    parts[TEST] = Part(parts[TRAIN].features, parts[TRAIN].exams)
+    (after,) = score(parts, AF)
+    assert after.l2 == before.l2 == 1.0
+
+
+def test_one_extreme_test_record_does_not_make_the_loss_infinite():
+    parts = make_parts(AF=lambda rng, x: x[:, 2] > 0)
+    features = parts[TEST].features.copy()
+    features[0] = -1e6 * np.sign(2.0 * parts[TEST].exams["AF"].iloc[0] - 1)
+    (found,) = score(parts | {TEST: Part(features, parts[TEST].exams)}, AF)
+    assert math.isfinite(found.loss)
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+
+def test_a_column_that_is_not_there_is_named_with_task_and_population():
+    with pytest.raises(DataError, match=r"population 'B': task 'AF' wants column 'AF'; exams\.csv has none"):
+        score(make_parts(SB=lambda rng, x: x[:, 0] > 0), AF)
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2], [0.5, 1, 0], [-1, 1, 1]])
+def test_a_column_that_is_no_class_is_named_with_task_population_and_way_out(values):
+    with pytest.raises(DataError, match=r"population 'B': column 'AF' is not 0/1; give task 'AF' an `above`"):
+        task_target(pd.DataFrame({"AF": values}), AF, "B")
+
+
+@pytest.mark.parametrize("task", [AGE, TaskSpec(name="age", column="age", above=65)])
+def test_a_column_of_words_is_named_with_task_and_population(task):
+    with pytest.raises(DataError, match=r"population 'B': column 'age' .*task 'age'"):
+        task_target(pd.DataFrame({"age": ["old", "young"]}), task, "B")

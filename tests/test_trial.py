@@ -1,0 +1,374 @@
+"""One trial: a whole row, the same row twice, and a row that says why when it goes wrong."""
+
+import copy
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ecgscale import training, trial
+from ecgscale.conventions import CODE_LABELS
+from ecgscale.data.stream import TrainingStream
+from ecgscale.execution import Execution
+from ecgscale.plan import Plan, planned
+from ecgscale.results import RunRecord, Status, append, read
+from ecgscale.specs import TrialSpec
+from ecgscale.trial import run_trial
+
+ARMS = ("resnet-sl", "resnet-ssl", "transformer-sl", "transformer-ssl")
+
+
+def spec_of(plan: Plan, arm: str = "transformer-sl", **changes) -> TrialSpec:
+    """The full-data trial of an arm, with some fields changed."""
+    (spec,) = (s for s in plan.specs if s.arm == arm and s.data_fraction == 1)
+    return TrialSpec.model_validate(spec.model_dump() | changes)
+
+
+def losses(record: RunRecord) -> dict[str, float | None]:
+    """Every number a trial measures."""
+    found = {name: getattr(record, name) for name in RunRecord.model_fields if "loss" in name and name != "loss_unit"}
+    found |= {f"auroc {score.label}": score.auroc for score in record.id_auroc}
+    for score in record.transfer:
+        found |= {f"{score.population} {score.task} {name}": getattr(score, name) for name in ("loss", "auroc", "l2")}
+    return found
+
+
+@pytest.fixture
+def execution(data_dir: Path, tmp_path: Path) -> Execution:
+    return Execution(data_dir, tmp_path / "results", "tiny")
+
+
+@pytest.fixture(scope="module", params=ARMS)
+def completed(request, tiny_plan, data_dir, tmp_path_factory) -> tuple[TrialSpec, RunRecord, RunRecord]:
+    """An arm's trial, run twice."""
+    spec = spec_of(tiny_plan, request.param)
+    folder = tmp_path_factory.mktemp("completed")
+    first, again = (run_trial(spec, Execution(data_dir, folder, "tiny")) for _ in range(2))
+    assert read(folder) == [first, again]  # what is returned is what is published
+    return spec, first, again
+
+
+# --- a trial that completes ----------------------------------------------------------------------------------------
+
+
+def test_a_trial_leaves_a_whole_row(completed):
+    spec, record, _ = completed
+    assert (record.status, record.reason) == (Status.COMPLETED, None)
+    empty = {name for name in RunRecord.model_fields if getattr(record, name) is None}
+    assert empty <= {"reason", "git_commit", "git_dirty"}  # outside a checkout there is no commit
+    assert (record.trial_id, record.label, record.arm) == (spec.trial_id, spec.label, spec.arm)
+    assert (record.sweep, record.seed, record.data_fraction) == ("tiny", 0, 1.0)
+    bill = planned(spec)
+    assert (record.n_params, record.n_params_head, record.train_flops) == (
+        bill.n_params,
+        bill.n_params_head,
+        bill.train_flops,
+    )
+    assert (record.n_records, record.n_samples_seen) == (spec.n_records, 3 * 16)
+    assert 0 < record.train_s < record.wall_s
+    assert record.peak_memory_bytes > 50e6
+    assert record.threads == 1
+    assert json.loads(record.versions)["torch"] == torch.__version__.split("+")[0]
+    assert set(json.loads(record.data_fingerprint)) == {"A", "B"}
+
+
+def test_a_row_holds_the_spec_that_made_it(completed):
+    spec, record, _ = completed
+    assert TrialSpec.model_validate_json(record.spec) == spec
+
+
+def test_losses_are_those_of_their_paradigm(completed):
+    spec, record, _ = completed
+    if spec.paradigm == "sl":
+        assert record.loss_unit == "nats" and record.n_labels == 6
+        # three steps from zero logits: between log 2 and what the prevalence alone gives
+        assert record.id_loss < math.log(2)
+        assert 0.1 < record.id_constant_loss < 0.45
+        assert tuple(score.label for score in record.id_auroc) == CODE_LABELS
+        for score in record.id_auroc:
+            assert (score.auroc is None) == (score.n_test_positive == 0)
+    else:
+        assert record.loss_unit == "mse" and record.n_labels == 0
+        assert 0.5 < record.id_loss < 1.5
+        assert record.id_constant_loss == pytest.approx(1.0, abs=0.05)
+        assert record.id_auroc == ()
+
+
+def test_the_best_validation_loss_is_one_that_was_taken(completed):
+    spec, record, _ = completed
+    assert record.val_loss_best <= record.val_loss_last
+    assert 1 <= record.best_step <= spec.n_steps
+    if record.best_step == spec.n_steps:
+        assert record.val_loss_best == record.val_loss_last
+        assert record.id_loss == record.id_loss_last
+
+
+def test_every_task_is_scored_on_the_other_population(completed):
+    _, record, _ = completed
+    assert {(s.population, s.task): (s.kind, s.seen) for s in record.transfer} == {
+        ("B", "SB"): ("binary", True),
+        ("B", "male"): ("binary", False),
+        ("B", "over_65"): ("binary", False),
+        ("B", "age"): ("regression", False),
+    }
+    for score in record.transfer:
+        assert 0 < score.loss < 3 and 0 < score.constant_loss < 3
+        assert 0 < score.n_test < score.n_train < 150
+        assert (score.auroc is None) == (score.kind == "regression")
+
+
+def test_the_same_trial_gives_the_same_numbers_bit_for_bit(completed):
+    _, first, again = completed
+    assert first.attempt != again.attempt and first.trial_id == again.trial_id
+    assert losses(first) == losses(again)
+    assert first.best_step == again.best_step
+
+
+def test_another_seed_gives_other_numbers(tiny_plan, execution):
+    first, other = (run_trial(spec_of(tiny_plan, seed=seed), execution) for seed in (0, 1))
+    assert first.id_loss != other.id_loss
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_trial_may_learn_fewer_labels(tiny_plan, execution, k):
+    record = run_trial(spec_of(tiny_plan, labels=CODE_LABELS[:k]), execution)
+    assert record.status == Status.COMPLETED and record.n_labels == k
+    assert [score.label for score in record.id_auroc] == list(CODE_LABELS[:k])
+
+
+def test_the_read_out_may_be_fitted_where_the_encoder_was_trained(tiny_plan, execution, tiny_grid):
+    probe = tiny_grid.probe.model_copy(update={"fit_on": "source"}).model_dump()
+    record = run_trial(spec_of(tiny_plan, probe=probe), execution)
+    assert record.status == Status.COMPLETED
+    for score in record.transfer:
+        assert score.population == "B"
+        assert score.n_test == 150  # every record of B is tested on
+        assert score.n_train == spec_of(tiny_plan).n_records
+
+
+def test_without_tasks_or_populations_there_is_no_transfer(tiny_plan, execution):
+    record = run_trial(spec_of(tiny_plan, transfer_to=()), execution)
+    assert record.status == Status.COMPLETED and record.transfer == ()
+
+
+@pytest.mark.parametrize("changes", [{"normalise": "fixed"}, {"bandpass_hz": (0.5, 40.0)}])
+def test_other_inputs_train_too(tiny_plan, tiny_grid, data_dir, tmp_path, changes):
+    from ecgscale.data.store import packed
+
+    for population in ("A", "B"):
+        (tmp_path / population).symlink_to(data_dir / population)
+    wanted = tiny_grid.input.model_copy(update=changes)
+    for population in ("A", "B"):
+        packed(data_dir / population, wanted)
+    spec = spec_of(tiny_plan, "resnet-ssl", input=wanted.model_dump())
+    record = run_trial(spec, Execution(data_dir, tmp_path / "results", "tiny"))
+    assert (record.status, record.reason) == (Status.COMPLETED, None)
+
+
+# --- the weights that count ----------------------------------------------------------------------------------------
+
+
+def test_scores_are_of_the_weights_with_the_best_validation_loss(tiny_plan, execution, monkeypatch):
+    """The second of three evaluations is made the best one; what is scored must be the weights of that moment."""
+    pretended = iter([2.0, 1.0, 3.0])
+    weights: list[dict[str, torch.Tensor]] = []
+
+    def evaluate_in_training(module, source):
+        weights.append(copy.deepcopy(module.state_dict()))
+        return next(pretended), None
+
+    scored: list[dict[str, torch.Tensor]] = []
+
+    def evaluate_at_the_end(module, source):
+        scored.append(copy.deepcopy(module.state_dict()))
+        return evaluate(module, source)
+
+    evaluate = trial.evaluate
+    monkeypatch.setattr(training, "evaluate", evaluate_in_training)
+    monkeypatch.setattr(trial, "evaluate", evaluate_at_the_end)
+    record = run_trial(spec_of(tiny_plan, "resnet-sl"), execution)
+    assert (record.status, record.reason) == (Status.COMPLETED, None)
+    assert (record.best_step, record.val_loss_best, record.val_loss_last) == (2, 1.0, 3.0)
+    last, best = scored
+    assert all(torch.equal(last[name], weights[2][name]) for name in last)
+    assert all(torch.equal(best[name], weights[1][name]) for name in best)
+    assert record.id_loss != record.id_loss_last
+
+
+def test_evaluation_neither_trains_nor_draws(tiny_plan, execution, monkeypatch):
+    """More evaluations on the way must not move the last weights' loss."""
+    few, many = (
+        spec_of(tiny_plan, "resnet-ssl", train=spec_of(tiny_plan).train.model_dump() | {"n_evaluations": n})
+        for n in (1, 3)
+    )
+    assert run_trial(few, execution).id_loss_last == run_trial(many, execution).id_loss_last
+
+
+def test_the_loss_falls_with_more_steps(tiny_plan, execution):
+    short, long = (run_trial(spec_of(tiny_plan, "resnet-sl", n_steps=n), execution) for n in (3, 25))
+    assert long.id_loss < short.id_loss - 0.1
+    assert long.n_samples_seen == 25 * 16 and long.train_flops > 8 * short.train_flops
+
+
+# --- a trial that goes wrong ---------------------------------------------------------------------------------------
+
+
+def the_row_of(folder: Path, status: Status) -> RunRecord:
+    """The only row, which says why and holds no measured number and no path."""
+    (record,) = read(folder)
+    assert record.status == status
+    assert record.reason
+    assert all(value is None for name, value in losses(record).items())
+    assert record.id_auroc == () and record.transfer == ()
+    assert record.n_params > 0 and record.wall_s > 0
+    for text in (record.reason, record.spec, record.versions):
+        assert "/tmp" not in text and str(Path.home()) not in text and str(Path(trial.__file__).parent) not in text
+    return record
+
+
+def test_a_population_that_is_gone_leaves_a_row(tiny_plan, data_dir, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "A").symlink_to(data_dir / "A")
+    returned = run_trial(spec_of(tiny_plan), Execution(tmp_path / "data", tmp_path / "results", "tiny"))
+    record = the_row_of(tmp_path / "results", Status.FAILED)
+    assert record == returned
+    assert "B" in record.reason and "not a packed store" in record.reason
+
+
+def test_no_data_at_all_leaves_a_row(tiny_plan, tmp_path):
+    run_trial(spec_of(tiny_plan), Execution(tmp_path / "nowhere", tmp_path / "results", "tiny"))
+    assert "not a packed store" in the_row_of(tmp_path / "results", Status.FAILED).reason
+
+
+def test_records_that_changed_since_the_plan_leave_a_row(tiny_plan, execution):
+    run_trial(spec_of(tiny_plan, data_fingerprint={"A": "of another day", "B": "too"}), execution)
+    record = the_row_of(execution.results, Status.FAILED)
+    assert "population 'A' has changed since the plan was made" in record.reason
+
+
+def test_another_number_of_records_than_planned_leaves_a_row(tiny_plan, execution):
+    run_trial(spec_of(tiny_plan, n_records=7), execution)
+    assert "planned with 7 training records" in the_row_of(execution.results, Status.FAILED).reason
+
+
+def test_a_task_without_its_column_leaves_a_row(tiny_plan, execution):
+    run_trial(spec_of(tiny_plan, probe={"tasks": [{"name": "x", "column": "no_such"}]}), execution)
+    assert "task 'x' wants column 'no_such'" in the_row_of(execution.results, Status.FAILED).reason
+
+
+@pytest.mark.parametrize(
+    "message", ["in /tmp/data/x.npy", "'/home/someone/a b/c.py', line 3", "https://host.org/x", "50 records/s and 1/8"]
+)
+def test_a_bug_leaves_a_row_with_its_place_and_no_path(tiny_plan, execution, monkeypatch, message):
+    def bug(*arguments, **keywords):
+        raise ZeroDivisionError(message)
+
+    monkeypatch.setattr(trial, "build_encoder", bug)
+    run_trial(spec_of(tiny_plan), execution)
+    record = the_row_of(execution.results, Status.FAILED)
+    assert record.reason.startswith("ZeroDivisionError: ")
+    assert "trial.py" in record.reason and "test_trial.py" in record.reason  # which file, not where it lies
+    assert "/home" not in record.reason
+    if message.startswith(("https", "50")):
+        assert message in record.reason  # not everything with a slash is a path
+
+
+def test_a_loss_that_is_not_finite_leaves_a_diverged_row(tiny_plan, execution):
+    run_trial(spec_of(tiny_plan, "transformer-ssl", peak_lr=1e12, n_steps=20), execution)
+    record = the_row_of(execution.results, Status.DIVERGED)
+    assert "loss is" in record.reason and "step" in record.reason
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_test_loss_that_is_not_finite_leaves_a_diverged_row(tiny_plan, execution, monkeypatch, value):
+    """Validation may have been fine: the row must still be written, and must not hold the number."""
+    monkeypatch.setattr(trial, "evaluate", lambda module, source: (value, torch.zeros(len(source), 6)))
+    run_trial(spec_of(tiny_plan), execution)
+    the_row_of(execution.results, Status.DIVERGED)
+
+
+def test_running_out_of_device_memory_has_a_status_of_its_own(tiny_plan, execution, monkeypatch):
+    def too_large(*arguments, **keywords):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trial, "fit", too_large)
+    run_trial(spec_of(tiny_plan), execution)
+    the_row_of(execution.results, Status.OUT_OF_MEMORY)
+
+
+def test_a_failed_trial_does_not_spoil_the_next(tiny_plan, execution):
+    alone = run_trial(spec_of(tiny_plan), execution)
+    run_trial(spec_of(tiny_plan, "transformer-ssl", peak_lr=1e12, n_steps=20), execution)
+    after = run_trial(spec_of(tiny_plan), execution)
+    assert losses(after) == losses(alone)
+
+
+def test_ctrl_c_in_training_stops_the_sweep_and_leaves_no_row(tiny_plan, execution, monkeypatch):
+    """Lightning turns it into an exit of its own and turns the signal off; the sweep wants to say good-bye."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingStream, "__iter__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(spec_of(tiny_plan), execution)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert read(execution.results) == []
+
+
+def test_only_the_row_is_left(tiny_plan, execution, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Lightning likes to leave folders where it is started
+    run_trial(spec_of(tiny_plan), execution)
+    left = [path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == ["results"]
+
+
+# --- alone ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_trial_runs_alone_from_its_json(tiny_plan, data_dir, tmp_path):
+    spec = spec_of(tiny_plan)
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    command = [sys.executable, "-m", "ecgscale.trial", "spec.json", "--data", str(data_dir), "--out", "results/tiny"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    (record,) = read(tmp_path / "results" / "tiny")
+    assert record.status == Status.COMPLETED and record.sweep == "tiny"
+    assert json.loads(ended.stdout)["id_loss"] == record.id_loss
+    here = run_trial(spec, Execution(data_dir, tmp_path / "here", "tiny"))
+    assert losses(here) == losses(record)
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_alone_says_so_by_its_exit_status(tiny_plan, data_dir, tmp_path):
+    spec = spec_of(tiny_plan, n_records=7)
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    command = [sys.executable, "-m", "ecgscale.trial", "spec.json", "--data", str(data_dir), "--out", "results/tiny"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "planned with 7 training records" in ended.stdout
+
+
+def test_rows_of_other_trials_are_left_alone(tiny_plan, execution, make_record):
+    append(execution.results, make_record())
+    run_trial(spec_of(tiny_plan), execution)
+    assert len(read(execution.results)) == 2
+    assert not list(execution.results.glob("**/*.tmp"))
+
+
+def test_a_trial_does_not_write_into_the_data(tiny_plan, execution, data_dir, tmp_path):
+    def state() -> dict[str, int]:
+        return {str(p.relative_to(data_dir)): p.stat().st_mtime_ns for p in sorted(data_dir.rglob("*")) if p.is_file()}
+
+    before = state()
+    run_trial(spec_of(tiny_plan), execution)
+    assert state() == before
+    shutil.rmtree(execution.results)
