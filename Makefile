@@ -15,14 +15,14 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_CONSTRAINT = constraints/python.txt
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: install data sweep plan fit report test lint format types check bench clean
+.PHONY: install data sweep plan fit report test lint format types check bench bench-laws bench-train clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints/python.txt
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[train]' --group dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -e '.[train]' --group dev
 	touch $@
 
 # the embedded data set; a folder that holds the same records is left as it is
@@ -58,8 +58,13 @@ types: install
 
 check: lint types test
 
-bench: install
-	$(BIN)/python tests/bench_laws.py
+bench: bench-laws bench-train
+
+bench-laws: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_laws.py
+
+bench-train: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_train.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

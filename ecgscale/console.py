@@ -250,27 +250,43 @@ SHOWN_PARAMETERS = ("E", "alpha", "beta", "kappa")
 
 
 def show_fits(study: Study) -> None:
-    """The law table: estimates with 95 % intervals; coefficients are in the JSON and the CSV."""
+    """The law table: estimates with 95 % intervals, a dash for what the data don't hold.
+
+    Coefficients, every estimate and every flag are in the JSON and the CSV.
+    """
     out.print(f"[bold]{study.name}[/bold]")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    headings = ("group", "law", *SHOWN_PARAMETERS, "points", "flags")
-    for heading in headings:
-        table.add_column(heading, no_wrap=heading in ("group", "law"))
     for target, rows in study.law_table().groupby("target", sort=False):
-        table.add_row(f"[italic]{target}[/italic]")
+        shown = [name for name in SHOWN_PARAMETERS if name in rows and rows[name].notna().any()]
+        table = Table(box=None, pad_edge=False, header_style="bold", title=str(target), title_justify="left")
+        for heading in ("group", "law", *shown, "points", "remarks"):
+            table.add_column(heading, no_wrap=heading != "remarks")
         for row in rows.to_dict("records"):
-            numbers = [_with_interval(row, name) for name in SHOWN_PARAMETERS]
-            remark = row["refused"] or row.get("flags") or ""
-            table.add_row(str(row["group"]), f"{row['kind']} {row['law']}", *numbers, str(row["points"]), remark)
-    out.print(table)
+            law = f"{row['kind']} + E" if row["law"] == "power_floor" else str(row["kind"])
+            numbers = [_with_interval(row, name) for name in shown]
+            table.add_row(str(row["group"]), law, *numbers, str(row["points"]), _remarks(row))
+        out.print(table)
+    out.print(
+        "  –: not held by these points (at a bound, running away, or no usable interval)", style="dim"
+    )
     for note in study.notes:
         out.print(f"  {note}", markup=False, style="dim")
+
+
+def _remarks(row: dict[Any, Any]) -> str:
+    """Why there is no fit, or the flags about the whole fit; those about one parameter show as a dash in its column."""
+    if isinstance(row["refused"], str):
+        return row["refused"]
+    flags = row.get("flags")
+    whole = {f for f in flags.split() if ":" not in f and f != "unidentified"} if isinstance(flags, str) else set()
+    return " ".join(sorted(whole))
 
 
 def _with_interval(row: dict[Any, Any], name: str) -> str:
     value, low, high = (row.get(key) for key in (name, f"{name}_low", f"{name}_high"))
     if value is None or math.isnan(value):
         return ""
+    if not row[f"{name}_held"]:
+        return "–"
     if low is None or high is None or math.isnan(low):
         return f"{value:.3f}"
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"

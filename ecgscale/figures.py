@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ecgscale.laws import LawFit, Prediction
+from ecgscale.laws import LawFit, PairFit, Prediction
 from ecgscale.laws.arrays import FloatArray
-from ecgscale.study import JOINT, Fitted, FittedPair, Study
+from ecgscale.study import JOINT, Fitted, FittedPair, Study, is_held
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 PAGE_WIDTH = 7.2
@@ -95,6 +96,8 @@ def scaling_figure(study: Study, target: str) -> Figure:
         axes[0, column].set_title(_title(fitted))
     for row in axes:
         row[0].set_ylabel(f"loss, {target}")
+        # one key per row: the levels are the same in all columns, up to what a rung's name rounds
+        row[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -108,7 +111,7 @@ def _draw_levels(axis: Axes, fitted: Fitted, x: str, level: str) -> None:
     curve = np.geomspace(points[x].min(), points[x].max(), 60)
     for colour, value in zip(colours, levels, strict=True):
         runs = points[points[level] == value]
-        axis.plot(runs[x], runs["loss"], "o", color=colour, label=f"{level.upper()} = {_short(value)}")
+        axis.plot(runs[x], runs["loss"], "o", color=colour, label=f"{level.upper()} ≈ {_short(value, 2)}")
         if fitted.fit is not None:
             predicted = _predict(fitted.fit, x, curve, value)
             axis.plot(curve, predicted.value, color=colour)
@@ -116,8 +119,8 @@ def _draw_levels(axis: Axes, fitted: Fitted, x: str, level: str) -> None:
                 axis.fill_between(curve, predicted.low, predicted.high, color=colour, alpha=0.2, linewidth=0)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    _plain_log_ticks(axis, points["loss"])
-    axis.legend(title=None, handletextpad=0.2, labelspacing=0.2)
+    _mark_values(axis.xaxis, sorted(points[x].unique()))
+    _mark_losses(axis, points["loss"])
 
 
 def _predict(fit: LawFit, x: str, curve: FloatArray, value: float) -> Prediction:
@@ -127,13 +130,19 @@ def _predict(fit: LawFit, x: str, curve: FloatArray, value: float) -> Prediction
 def _title(fitted: Fitted) -> str:
     if fitted.fit is None:
         return f"{fitted.group}\nno fit: {_first_words(fitted.refused or '')}"
-    theta, interval = fitted.fit.theta, fitted.fit.interval
-    exponents = []
-    for symbol, name in ((r"$\alpha$", "alpha"), (r"$\beta$", "beta")):
-        bounds = f" [{interval[name][0]:.2f}, {interval[name][1]:.2f}]" if interval is not None else ""
-        exponents.append(f"{symbol} = {theta[name]:.2f}{bounds}")
-    doubt = "" if fitted.fit.identified else "\nnot identified"
-    return f"{fitted.group}\n" + "\n".join(exponents) + doubt
+    return "\n".join(
+        [fitted.group]
+        + [_quoted(fitted.fit, name, symbol) for name, symbol in (("alpha", r"$\alpha$"), ("beta", r"$\beta$"))]
+    )
+
+
+def _quoted(fit: LawFit | PairFit, name: str, symbol: str) -> str:
+    """`α = 0.34 [0.31, 0.37]`, or that the points don't hold it."""
+    if not is_held(fit.flags, name):
+        return f"{symbol} not held"
+    bounds = (fit.interval or {}).get(name)
+    interval = f" [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds is not None else ""
+    return f"{symbol} = {fit.theta[name]:.2f}{interval}"
 
 
 # --- the surface ---------------------------------------------------------------------------------------------------
@@ -155,6 +164,7 @@ def surface_figure(study: Study, target: str) -> Figure:
         _draw_residuals(axes[1, column], fitted.points, fitted.fit)
     axes[0, 0].set_ylabel("training records D")
     axes[1, 0].set_ylabel("residual, log loss")
+    axes[1, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(target, fontsize=8)
     return figure
 
@@ -168,6 +178,8 @@ def _draw_surface(axis: Axes, points: pd.DataFrame, fit: LawFit) -> None:
     axis.scatter(points["n"], points["d"], s=8, color="black", zorder=3)
     axis.set_xscale("log")
     axis.set_yscale("log")
+    _mark_values(axis.xaxis, sorted(points["n"].unique()))
+    _mark_values(axis.yaxis, sorted(points["d"].unique()))
     axis.set_xlabel("parameters N")
 
 
@@ -177,10 +189,9 @@ def _draw_residuals(axis: Axes, points: pd.DataFrame, fit: LawFit) -> None:
     levels = sorted(points["n"].unique())
     for marker, value in zip(MARKERS * 3, levels, strict=False):
         there = (points["n"] == value).to_numpy()
-        axis.plot(predicted[there], residual[there], marker, color="#444444", label=f"N = {_short(value)}")
+        axis.plot(predicted[there], residual[there], marker, color="#444444", label=f"N ≈ {_short(value, 2)}")
     axis.axhline(0.0, color="black", linewidth=0.6)
     axis.set_xlabel("predicted loss")
-    axis.legend(handletextpad=0.2, labelspacing=0.2)
 
 
 # --- loss to loss --------------------------------------------------------------------------------------------------
@@ -217,9 +228,7 @@ def _draw_pair(axis: Axes, pair: FittedPair, colour: str) -> None:
     label = pair.group
     x = pair.points["x"]
     if pair.fit is not None:
-        low_high = (pair.fit.interval or {}).get("kappa")
-        bounds = f" [{low_high[0]:.2f}, {low_high[1]:.2f}]" if low_high is not None else ""
-        label += rf": $\kappa$ = {pair.fit.theta['kappa']:.2f}{bounds}"
+        label += ": " + _quoted(pair.fit, "kappa", r"$\kappa$")
         curve = np.linspace(x.min(), x.max(), 60)
         predicted = pair.fit.predict(curve)
         axis.plot(curve, predicted.value, color=colour)
@@ -231,12 +240,12 @@ def _draw_pair(axis: Axes, pair: FittedPair, colour: str) -> None:
 # --- small things --------------------------------------------------------------------------------------------------
 
 
-def _short(value: float) -> str:
-    """20.1K; for legends."""
+def _short(value: float, digits: int = 3) -> str:
+    """20.1K; for ticks and keys."""
     for suffix, size in (("M", 1e6), ("K", 1e3)):
         if value >= size:
-            return f"{value / size:.3g}{suffix}"
-    return f"{value:.3g}"
+            return f"{float(f'{value / size:.{digits}g}'):g}{suffix}"
+    return f"{float(f'{value:.{digits}g}'):g}"
 
 
 def _first_words(text: str, n: int = 8) -> str:
@@ -244,11 +253,24 @@ def _first_words(text: str, n: int = 8) -> str:
     return " ".join(words[:n]) + (" …" if len(words) > n else "")
 
 
-def _plain_log_ticks(axis: Axes, losses: Sequence[float] | pd.Series) -> None:
+MOST_TICKS = 5
+
+
+def _mark_values(axis: Axis, values: Sequence[float]) -> None:
+    """Ticks at the levels of the grid instead of powers of ten; with many levels, at a few of them."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    shown = values if len(values) <= MOST_TICKS else [values[i] for i in np.linspace(0, len(values) - 1, 4).astype(int)]
+    axis.set_major_locator(FixedLocator(list(shown)))
+    axis.set_major_formatter(FixedFormatter([_short(value, 2) for value in shown]))
+    axis.set_minor_locator(NullLocator())
+
+
+def _mark_losses(axis: Axes, losses: pd.Series) -> None:
     """Losses span less than a decade: powers of ten alone would leave the axis without a number."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    span = max(losses) / min(losses)
+    span = losses.max() / losses.min()
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if span > 3 else tuple(np.arange(1.0, 10.0, 0.5))))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ecgscale.conventions import CODE_LABELS
+from ecgscale.conventions import CODE_FS_HZ, CODE_LABELS
 from ecgscale.errors import SpecError
 from ecgscale.ladder import RUNGS, Family, InputShape, Rung, shape
 from ecgscale.yaml_text import YamlText
@@ -67,8 +67,9 @@ class InputSpec(Spec):
     def _band_is_below_nyquist(self) -> InputSpec:
         if self.bandpass_hz is not None:
             low, high = self.bandpass_hz
-            if not 0 < low < high < self.fs_hz / 2:
-                raise ValueError(f"bandpass_hz {low}, {high}: needs 0 < low < high < {self.fs_hz / 2:g} Hz")
+            nyquist_hz = min(self.fs_hz, CODE_FS_HZ) / 2  # records are filtered before they are resampled
+            if not 0 < low < high < nyquist_hz:
+                raise ValueError(f"bandpass_hz {low}, {high}: needs 0 < low < high < {nyquist_hz:g} Hz")
         return self
 
     @property
@@ -159,7 +160,7 @@ class ProbeSpec(Spec):
     fit_on: Literal["target", "source"] = "target"
     """Whose training patients the read-out is fitted to: those of the population it is tested on, or those of the
     pre-training population, for test sets too small to be split; then every record of them is tested on."""
-    l2: tuple[Annotated[float, Field(gt=0)], ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    l2: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
 
     @field_validator("tasks")
     @classmethod
@@ -176,7 +177,8 @@ class Axes(Spec):
     rung: tuple[Rung, ...] = Field(min_length=1)
     data_fraction: tuple[DataFraction, ...] = Field(min_length=1)
     n_labels: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(len(CODE_LABELS),), min_length=1)
-    seed: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    # the keys of batches hold 20 bits of seed
+    seed: tuple[Annotated[int, Field(ge=0, lt=2**20)], ...] = Field(default=(0,), min_length=1)
 
     @model_validator(mode="after")
     def _values_are_unique(self) -> Axes:

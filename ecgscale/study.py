@@ -1,7 +1,8 @@
 """From rows to laws: which points of a results folder, or of any table, go into which fit.
 
-Per arm and target: L(N) at the largest D, L(D) at the largest N, the joint L(N, D), and from the in-distribution loss
-to every transfer target the loss-to-loss law. What can't be fitted is kept with its reason, not dropped.
+Per arm and target: L(N) at the largest D and L(D) at the largest N, with and without a floor, the joint L(N, D), and
+from the in-distribution loss to every transfer target the loss-to-loss law. What can't be fitted is kept with its
+reason, not dropped.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ JOINT, IN_N, IN_D = "L(N, D)", "L(N)", "L(D)"
 
 FEWEST_POSITIVES = 5
 """A transfer task with fewer positive test records is not averaged: its loss is mostly the draw of those few."""
+
+LEVELS_FOR_A_FLOOR = 4
+"""Levels of one axis below which only the floor-free line is fitted: a floor makes three parameters of it."""
 
 ID_TARGET = "in distribution"
 
@@ -72,8 +76,10 @@ class Study:
     def targets(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(law.target for law in self.laws))
 
-    def law(self, group: str, target: str, kind: str) -> Fitted | None:
-        return next((f for f in self.laws if (f.group, f.target, f.kind) == (group, target, kind)), None)
+    def law(self, group: str, target: str, law: str, kind: str) -> Fitted | None:
+        """The fit of one form; None when it was not tried."""
+        wanted = (group, target, law, kind)
+        return next((f for f in self.laws if (f.group, f.target, f.law, f.kind) == wanted), None)
 
     def to_dict(self) -> dict[str, Any]:
         """`fits` and `pairs` for machines; a refused fit has a null theta and its reason."""
@@ -108,6 +114,14 @@ class Study:
         return pd.DataFrame(rows)
 
 
+def is_held(flags: Sequence[str], parameter: str) -> bool:
+    """Whether nothing in the flags speaks against quoting this parameter: not unidentified, runaway or at its bound."""
+    own = {f"{reason}:{parameter}" for reason in ("unidentified", "at_bound", "runaway")}
+    variable = {"alpha": ("N", "X"), "beta": ("D",), "A": ("N", "X"), "B": ("D",)}.get(parameter, ())
+    own |= {f"no_effect:{v}" for v in variable}
+    return not own.intersection(flags)
+
+
 def _estimates(fitted: LawFit | PairFit | None, names: Mapping[str, str]) -> dict[str, Any]:
     if fitted is None:
         return {}
@@ -116,6 +130,7 @@ def _estimates(fitted: LawFit | PairFit | None, names: Mapping[str, str]) -> dic
         low, high = (fitted.interval or {}).get(name, (None, None))
         shown = names.get(name, name)
         out |= {shown: value, f"{shown}_low": low, f"{shown}_high": high}
+        out[f"{shown}_held"] = is_held(fitted.flags, name)
     return out
 
 
@@ -204,13 +219,10 @@ def _laws_of(group: str, target: str, rows: pd.DataFrame, bootstrap: int, seed: 
     largest_d = points[points["d"] == points["d"].max()]
     largest_n = points[points["n"] == points["n"].max()]
     yield _fitted(group, target, JOINT, "chinchilla", points, ["n", "d"], bootstrap, seed)
-    yield _fitted(group, target, IN_N, _one_variable_law(largest_d["n"]), largest_d, ["n"], bootstrap, seed)
-    yield _fitted(group, target, IN_D, _one_variable_law(largest_n["d"]), largest_n, ["d"], bootstrap, seed)
-
-
-def _one_variable_law(axis: pd.Series) -> str:
-    """With a floor where there are enough levels for its three parameters and one to spare."""
-    return "power_floor" if axis.nunique() >= 4 else "power"
+    for kind, variable, line in ((IN_N, "n", largest_d), (IN_D, "d", largest_n)):
+        yield _fitted(group, target, kind, "power", line, [variable], bootstrap, seed)
+        if line[variable].nunique() >= LEVELS_FOR_A_FLOOR:
+            yield _fitted(group, target, kind, "power_floor", line, [variable], bootstrap, seed)
 
 
 def _fitted(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -176,5 +177,13 @@ def fit(
         enable_model_summary=False,
     )
     started = time.perf_counter()
-    trainer.fit(module, train_dataloaders=stream)
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, train_dataloaders=stream)
+    except SystemExit as stopped:
+        # Lightning answers Ctrl-C with an exit of its own, after switching the signal off
+        if not isinstance(stopped.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, on_interrupt)
+        raise KeyboardInterrupt from None
     return validate.result, time.perf_counter() - started - validate.seconds

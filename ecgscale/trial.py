@@ -11,6 +11,8 @@ import datetime
 import gc
 import json
 import logging
+import math
+import re
 import resource
 import time
 import traceback
@@ -24,6 +26,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from ecgscale.conventions import CODE_LABELS
 from ecgscale.data.splits import TEST, TRAIN, VALIDATION, fraction_rows, split_rows
@@ -66,13 +69,15 @@ def run_trial(spec: TrialSpec, execution: Execution) -> RunRecord:
     torch.set_num_threads(execution.threads)
     status, reason, outcome = Status.COMPLETED, None, None
     try:
-        outcome = _train_and_score(spec, execution, device)
+        with threadpool_limits(execution.threads):  # the read-outs' linear algebra, as well as torch
+            outcome = _train_and_score(spec, execution, device)
     except Diverged as error:
         status, reason = Status.DIVERGED, str(error)
     except torch.cuda.OutOfMemoryError as error:
         status, reason = Status.OUT_OF_MEMORY, str(error)
     except Exception as error:
-        status, reason = Status.FAILED, f"{type(error).__name__}: {error}\n{_inner_frames(error)}"
+        reason = _without_folders(f"{type(error).__name__}: {error}", execution) + f"\n{_inner_frames(error)}"
+        status = Status.FAILED
     record = _record(spec, execution, attempt, device, status, reason, outcome, started_at, started)
     append(execution.results, record)
     _release_memory()
@@ -117,6 +122,8 @@ def _train_and_score(spec: TrialSpec, execution: Execution, device: torch.device
         id_loss_last, _ = evaluate(module, sources[TEST])
         module.load_state_dict(evaluation.best_weights)
         id_loss, logits = evaluate(module, sources[TEST])
+        if not (math.isfinite(id_loss) and math.isfinite(id_loss_last)):
+            raise Diverged(f"loss on test is {id_loss:g} with the best weights, {id_loss_last:g} with the last")
         transfer = _transfer(spec, execution, module, store, parts)
     return _Outcome(
         val_loss_best=evaluation.losses[evaluation.best],
@@ -196,6 +203,13 @@ def _device() -> torch.device:
 
 def _accelerator(device: torch.device) -> str:
     return "gpu" if device.type == "cuda" else "cpu"
+
+
+def _without_folders(message: str, execution: Execution) -> str:
+    """The message with paths below the data directory, and names alone of files elsewhere: no row holds a path."""
+    for folder in (execution.data, execution.results):
+        message = message.replace(f"{folder}/", "")
+    return re.sub(r"(?<![\w:/.])/(?:[^/\s'\"]+/)+", "", message)
 
 
 def _inner_frames(error: Exception) -> str:

@@ -25,7 +25,7 @@ data:
   train_on: A
   transfer_to: [B]
   n_train_records: 200
-  split: {seed: 0, validation: 0.1, test: 0.15}
+  split: {seed: 0, validation: 0.15, test: 0.25}
 
 input: {fs_hz: 100, n_samples: 1024, patch_samples: 16}
 

@@ -84,10 +84,10 @@ def test_fit_laws_prints_json_on_request(tmp_path, make_record):
     for d in (100, 200, 400, 800):
         append(tmp_path / "x", make_record(trial_id=f"t{d}", n_records=d, id_loss=0.2 + 3 * d**-0.5, transfer=()))
     shown = runner.invoke(cli.app, ["fit-laws", str(tmp_path), "--bootstrap", "20", "--json", "-"])
-    fits = {fit["kind"]: fit for fit in json.loads(shown.output)["fits"]}
-    assert fits["L(D)"]["theta"]["alpha"] == pytest.approx(0.5, rel=1e-4)
-    assert fits["L(N, D)"]["theta"] is None
-    assert fits["L(N, D)"]["refused"]
+    fits = {(fit["kind"], fit["law"]): fit for fit in json.loads(shown.output)["fits"]}
+    assert fits["L(D)", "power_floor"]["theta"]["alpha"] == pytest.approx(0.5, rel=1e-4)
+    assert fits["L(N, D)", "chinchilla"]["theta"] is None
+    assert fits["L(N, D)", "chinchilla"]["refused"]
 
 
 def test_synth_twice_makes_once(tmp_path):

@@ -33,9 +33,7 @@ def test_makespan_is_that_of_longest_first(durations_s, n_devices, expected_s):
 def test_every_cell_is_planned_and_nothing_else(grid_from):
     grid = grid_from({"[20K]": "[20K, 60K]\n  seed: [0, 1]"})
     cells = {(s.family, s.paradigm, s.rung, s.data_fraction, s.seed) for s in plan(grid).specs}
-    assert cells == set(
-        itertools.product(("resnet", "transformer"), ("sl", "ssl"), ("20K", "60K"), (0.5, 1.0), (0, 1))
-    )
+    assert cells == set(itertools.product(("resnet", "transformer"), ("sl", "ssl"), ("20K", "60K"), (0.5, 1.0), (0, 1)))
     assert len(plan(grid).trials) == len(cells) == 32
 
 

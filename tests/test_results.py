@@ -14,9 +14,13 @@ from ecgscale.results import ROW_SCHEMA, RunRecord, append, latest, missing, rea
 from ecgscale.sweep import backlog
 
 FAILED = {
-    name: None
-    for name in ("val_loss_best", "val_loss_last", "best_step", "id_loss", "id_loss_last", "id_constant_loss", "train_s")
-} | {"status": "failed", "reason": "ValueError: no\n  trial.py:1 in x: y", "id_auroc": (), "transfer": ()}  # fmt: skip
+    **dict.fromkeys(("val_loss_best", "val_loss_last", "best_step", "train_s")),
+    **dict.fromkeys(("id_loss", "id_loss_last", "id_constant_loss")),
+    "status": "failed",
+    "reason": "ValueError: no\n  trial.py:1 in x: y",
+    "id_auroc": (),
+    "transfer": (),
+}
 
 
 def files(folder) -> list[str]:

@@ -71,14 +71,17 @@ WRONG = [
     ("rung: [20K]", "rung: [20K, 60K, 20K]", r"axis rung names a value twice"),
     ("rung: [20K]", "rung: [20K]\n  seed: [0, 1, 0]", r"axis seed names a value twice"),
     ("rung: [20K]", "rung: [20K]\n  seed: [-1]", r":16: axes\.seed\.0: .*greater than or equal to 0"),
+    ("rung: [20K]", "rung: [20K]\n  seed: [1_048_576]", r"axes\.seed\.0: .*less than 1048576"),
+    ("tasks:", "l2: []\n  tasks:", r":27: probe\.l2: .*at least one value"),
+    ("tasks:", "l2: [0]\n  tasks:", r":27: probe\.l2\.0: .*greater than 0"),
     ("rung: [20K]", "rung: [20K]\n  n_labels: [0]", r"axes\.n_labels\.0: .*greater than 0"),
     ("paradigm: [sl, ssl]", "paradigm: [clip]", r":14: axes\.paradigm\.0: .*'sl' or 'ssl'"),
     ("family: [resnet, transformer]", "family: [mamba]", r":13: axes\.family\.0: .*'resnet' or 'transformer'"),
-    ("validation: 0.1", "validation: 0", r"data\.split\.validation: .*greater than 0"),
+    ("validation: 0.15", "validation: 0", r"data\.split\.validation: .*greater than 0"),
     ("n_samples: 1024", "n_samples: 1000", r"multiple of the patch 16"),
     ("n_samples: 1024", "n_samples: 1040", r"multiple of the ResNet's stride 256"),
     ("train_on: A", "train_on: ../A", r":5: data\.train_on: .*'\.\./A'"),
-    ("    resnet: {base: 3e-3}", "    resnett: {base: 3e-3}", r"train\.learning_rate\.resnett.*'resnet' or 'transformer'"),
+    ("resnet: {base:", "resnett: {base:", r"train\.learning_rate\.resnett.*'resnet' or 'transformer'"),
     ("question: Does it run?\n", "", r":1: question: is missing"),
     ("  train_on: A\n", "", r":4: data\.train_on: is missing"),
     ("above: 65}", "above: 65, kind: regression}", r"probe\.tasks\.2: task over_65: `above` makes a binary task"),
@@ -126,6 +129,12 @@ def test_more_labels_than_there_are_is_refused(grid_from):
 def test_a_band_that_is_none_or_above_nyquist_is_refused(grid_from, band):
     message = refusal(grid_from, {"fs_hz: 100": f"fs_hz: 100, bandpass_hz: {band}"})
     assert re.search(r"changed\.yaml:10: input: bandpass_hz .* low < high < 50 Hz", message), message
+
+
+def test_a_band_above_what_the_records_hold_is_refused(grid_from):
+    """CODE format is 400 Hz whatever the input asks for."""
+    message = refusal(grid_from, {"fs_hz: 100": "fs_hz: 1000, bandpass_hz: [1, 250]"})
+    assert "low < high < 200 Hz" in message
 
 
 def test_a_file_that_is_not_there_or_is_no_text_is_refused_by_name(tmp_path):
@@ -190,7 +199,7 @@ def ids(grid: GridSpec) -> list[str]:
         {"base: 3e-3": "base: 0.003", "base: 2e-3": "base: 2.0e-3"},
         {"fs_hz: 100": "fs_hz: 1e2", "value: 48": "value: 48.0"},
         {"[1/2, 1]": "[0.5, 1.0]"},
-        {"    resnet: {base: 3e-3}\n    transformer: {base: 2e-3}": "    transformer: {base: 2e-3}\n    resnet: {base: 3e-3}"},
+        {"resnet: {base: 3e-3}\n    transformer: {base: 2e-3}": "transformer: {base: 2e-3}\n    resnet: {base: 3e-3}"},
         {"name: tiny": "name: other", "Does it run?": "And now?"},
         {"batch_size: 16": "batch_size: 16\n  weight_decay: 0.05"},  # a default, spelled out
         {"n_train_records: 200": "n_train_records: 200  # as declared"},
@@ -207,8 +216,8 @@ def test_writing_the_same_otherwise_keeps_every_identity(grid_from, tiny_grid, c
         {"train_on: A": "train_on: C"},
         {"transfer_to: [B]": "transfer_to: []"},
         {"{seed: 0,": "{seed: 1,"},
-        {"validation: 0.1": "validation: 0.2"},
-        {"test: 0.15": "test: 0.2"},
+        {"validation: 0.15": "validation: 0.2"},
+        {"test: 0.25": "test: 0.2"},
         {"fs_hz: 100": "fs_hz: 200"},
         {"n_samples: 1024": "n_samples: 512"},
         {"patch_samples: 16": "patch_samples: 32"},

@@ -57,12 +57,20 @@ def test_planted_laws_come_back(planted_folder):
     study = sweep_study(planted_folder, bootstrap=50)
     assert study.groups == ("resnet-sl", "transformer-sl")
     for arm, theta in PLANTED.items():
-        joint = study.law(arm, ID_TARGET, JOINT)
+        joint = study.law(arm, ID_TARGET, "chinchilla", JOINT)
         assert joint.fit.theta == pytest.approx(theta, rel=1e-4)
         assert len(joint.points) == len(SIZES) * len(RECORDS)  # the failed trial is not a point
-        assert study.law(arm, ID_TARGET, IN_N).fit.theta["alpha"] == pytest.approx(theta["alpha"], rel=1e-4)
-        assert study.law(arm, ID_TARGET, IN_D).fit.theta["alpha"] == pytest.approx(theta["beta"], rel=1e-4)
-        row = study.law_table().query("group == @arm and target == @ID_TARGET and kind == @IN_D").iloc[0]
+        assert study.law(arm, ID_TARGET, "power_floor", IN_N).fit.theta["alpha"] == pytest.approx(
+            theta["alpha"], rel=1e-4
+        )
+        assert study.law(arm, ID_TARGET, "power_floor", IN_D).fit.theta["alpha"] == pytest.approx(
+            theta["beta"], rel=1e-4
+        )
+        row = (
+            study.law_table()
+            .query("group == @arm and target == @ID_TARGET and law == 'power_floor' and kind == @IN_D")
+            .iloc[0]
+        )
         assert row["beta"] == pytest.approx(theta["beta"], rel=1e-4)
 
 
@@ -91,7 +99,7 @@ def test_what_cannot_be_fitted_stays_visible(tmp_path, make_record):
     for d in RECORDS[:2]:
         results.append(folder, make_record(trial_id=f"t{d}", n_records=d, id_loss=0.5 / d, transfer=()))
     study = sweep_study(folder, bootstrap=10)
-    joint = study.law("resnet-sl", ID_TARGET, JOINT)
+    joint = study.law("resnet-sl", ID_TARGET, "chinchilla", JOINT)
     assert joint.fit is None
     assert joint.refused
     assert write_figures(study, tmp_path / "figures")

@@ -1,5 +1,6 @@
 """Every sweep we ship can be planned and is as large as it says."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -37,7 +38,7 @@ def test_a_sweep_file_plans(path):
         sizes = [{t.n_params for t in made.trials if (t.spec.family, t.spec.rung) == (family, r)} for r in axes.rung]
         assert all(len(size) == 1 for size in sizes)  # N does not depend on paradigm, D or seed
         ascending = [size.pop() for _, size in sorted(zip(axes.rung, sizes, strict=True), key=lambda x: RUNGS[x[0]])]
-        assert all(a < b for a, b in zip(ascending, ascending[1:], strict=False))
+        assert all(a < b for a, b in itertools.pairwise(ascending))
     # rows hold these as 64-bit integers
     assert max(t.train_flops for t in made.trials) < 2**63
 
@@ -96,7 +97,8 @@ def test_plan_prints_every_trial_of_grid_paper_and_its_makespan_on_1_8_and_64_gp
     made = planned_file("grid_paper")
     for spec in made.specs:
         assert spec.label in printed
-    assert "128 trials, 0 done, 128 to run" in printed
+    assert "128 trials; N " in printed  # which of them are done nobody knows without the data
+    assert " done" not in printed
     makespan = next(line for line in printed.splitlines() if line.startswith("makespan, one H100-class GPU"))
     assert [f" on {k}" in makespan for k in (1, 8, 64)] == [True] * 3
     assert list(tmp_path.iterdir()) == []  # looking leaves nothing behind

@@ -56,3 +56,21 @@ def test_when_it_is_off_nothing_is_imported_or_written(tiny_grid, tmp_path, monk
     with loggers("disabled", plan(tiny_grid).specs[0], "tiny", tmp_path / "wandb") as active:
         assert active == []
     assert not (tmp_path / "wandb").exists()
+
+
+@pytest.mark.slow
+def test_offline_writes_one_run_per_trial_without_a_network(tiny_plan, data_dir, tmp_path, monkeypatch):
+    """One real trial; the run lies under the results, and the numbers are those of an untracked one."""
+    from ecgscale.execution import Execution
+    from ecgscale.trial import run_trial
+
+    monkeypatch.chdir(tmp_path)
+    spec = next(s for s in tiny_plan.specs if s.arm == "transformer-sl")
+    tracked, plain = (
+        run_trial(spec, Execution(data_dir, tmp_path / mode, "tiny", wandb=mode)) for mode in ("offline", "disabled")
+    )
+    assert (tracked.status, tracked.reason) == ("completed", None)
+    assert tracked.id_loss == plain.id_loss
+    runs = list((tmp_path / "offline" / "wandb").rglob("*.wandb"))
+    assert len(runs) == 1 and spec.trial_id in runs[0].name
+    assert not (tmp_path / "wandb").exists()

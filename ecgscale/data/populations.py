@@ -54,7 +54,8 @@ def _opened(grid: GridSpec, data: Path, name: str, skip_bad: bool, start_progres
 
 def _check_columns(grid: GridSpec, name: str, store: PackedStore) -> None:
     labels = grid.labels if name == grid.data.train_on and "sl" in grid.axes.paradigm else ()
-    tasks = tuple(task.column for task in grid.probe.tasks) if name in grid.data.transfer_to else ()
+    read_out = name in grid.data.transfer_to or (name == grid.data.train_on and grid.probe.fit_on == "source")
+    tasks = tuple(task.column for task in grid.probe.tasks) if read_out else ()
     for column in (*labels, *tasks):
         if column not in store.index:
             known = ", ".join(str(c) for c in store.index if c not in CODE_LABELS and c not in ("start", "stop"))

@@ -40,7 +40,9 @@ def split_rows(index: pd.DataFrame, split: SplitSpec) -> dict[str, npt.NDArray[n
         official = index["split"].astype(str).replace({"val": VALIDATION, "valid": VALIDATION})
         strange = index["split"][~official.isin([TRAIN, VALIDATION, TEST])]
         if len(strange):
-            raise DataError(f"column split has {strange.iloc[0]!r} in {len(strange)} records; allowed: train, val, test")
+            raise DataError(
+                f"column split has {strange.iloc[0]!r} in {len(strange)} records; allowed: train, val, test"
+            )
     else:
         official = pd.Series(TRAIN, index=index.index)
     parts = official.to_numpy().copy()

@@ -263,4 +263,5 @@ def _log_above(loss: FloatArray, floor: float, name: str) -> FloatArray:
 
 def _shifted_power(theta: FloatArray, x: FloatArray) -> FloatArray:
     k, kappa, floor_x, floor_y = theta
-    return np.asarray(k * np.maximum(x - floor_x, 0.0) ** kappa + floor_y)
+    with np.errstate(divide="ignore"):  # a falling law (kappa < 0) has no value at its floor
+        return np.asarray(k * np.maximum(x - floor_x, 0.0) ** kappa + floor_y)

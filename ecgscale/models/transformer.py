@@ -15,7 +15,6 @@ from torch.nn import functional
 from ecgscale.ladder import N_LEADS, TRANSFORMER_MLP_RATIO, InputShape, TransformerShape
 from ecgscale.models.encoder import Encoded, Encoder
 
-
 LONGEST_WAVE = 100.0
 """Vaswani et al. take 10,000, for thousands of tokens; of our 64 tokens that leaves half of the dimensions constant.
 Measured on the embedded data at 60K parameters: test loss 0.827 → 0.814 (SSL) and 0.216 → 0.185 (SL)."""

@@ -142,9 +142,7 @@ def test_the_recorded_part_lies_in_the_middle_and_is_known(tmp_path, n_recorded,
 
 def test_a_long_record_is_cut_to_its_middle(tmp_path):
     ramp = np.repeat(np.linspace(0.001, 4.096, CODE_N_SAMPLES)[:, None], 12, axis=1)
-    store = packed(
-        write_folder(tmp_path / "P", [ramp]), InputSpec(fs_hz=400, n_samples=2048, patch_samples=64)
-    )
+    store = packed(write_folder(tmp_path / "P", [ramp]), InputSpec(fs_hz=400, n_samples=2048, patch_samples=64))
     np.testing.assert_allclose(millivolts(store)[0, 0], ramp[1024:3072, 0], atol=0.001)
 
 

@@ -1,0 +1,169 @@
+"""Who may import whom, and that looking at results needs neither torch nor Ray."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ecgscale.results import append
+
+PACKAGE = Path(__file__).parent.parent / "ecgscale"
+
+ROOMS: dict[str, tuple[set[str], set[str]]] = {
+    # room: (our own rooms, third-party packages); the standard library is free, a room may import itself
+    "errors": (set(), set()),
+    "conventions": (set(), set()),
+    "execution": (set(), set()),
+    "provenance": (set(), set()),
+    "yaml_text": ({"errors"}, {"yaml"}),
+    "ladder": ({"conventions", "errors"}, set()),
+    "specs": ({"conventions", "errors", "ladder", "yaml_text"}, {"pydantic"}),
+    "plan": ({"errors", "ladder", "specs"}, set()),
+    "data": ({"conventions", "errors", "plan", "specs"}, {"numpy", "pandas", "scipy"}),
+    "data.code_format": ({"conventions", "data", "errors"}, {"h5py", "numpy", "pandas"}),
+    "data.sources": ({"conventions", "data", "errors"}, {"h5py", "numpy", "pandas"}),
+    "data.wfdb_records": ({"conventions", "data", "errors"}, {"numpy", "wfdb"}),
+    "data.stream": ({"data"}, {"numpy", "torch"}),
+    "models": ({"ladder"}, {"torch"}),
+    "objectives": ({"ladder", "models"}, {"torch"}),
+    "results": ({"errors", "specs"}, {"pandas", "pyarrow", "pydantic"}),
+    "tracking": ({"errors", "execution", "specs"}, {"lightning", "wandb"}),
+    "training": ({"data", "models", "objectives", "specs"}, {"lightning", "torch"}),
+    "transfer": ({"data", "errors", "results", "specs"}, {"numpy", "pandas", "sklearn"}),
+    "trial": (
+        {"conventions", "data", "errors", "execution", "ladder", "models", "objectives", "plan", "provenance"}
+        | {"results", "specs", "tracking", "training", "transfer"},
+        {"lightning", "numpy", "sklearn", "threadpoolctl", "torch"},
+    ),
+    "executors": ({"execution", "specs", "trial"}, set()),
+    "executors.ray": ({"execution", "executors", "specs"}, {"ray"}),
+    "sweep": ({"errors", "execution", "executors", "plan", "results", "specs"}, set()),
+    "laws": ({"errors"}, {"numpy", "scipy"}),
+    "study": ({"errors", "laws", "results"}, {"numpy", "pandas"}),
+    "figures": ({"errors", "laws", "results", "study"}, {"matplotlib", "numpy", "pandas"}),
+    "report": ({"errors", "figures", "laws", "results", "study"}, {"matplotlib", "numpy", "pandas"}),
+    "console": ({"data", "executors", "plan", "results", "specs", "study", "sweep"}, {"rich"}),
+    "cli": (
+        {"console", "data", "errors", "execution", "executors", "figures", "plan", "report", "results", "specs"}
+        | {"study", "sweep", "tracking"},
+        {"typer"},
+    ),
+}
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def module_name(path: Path) -> str:
+    """`data.store`; a package is named without its `__init__`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def room_of(module: str) -> str | None:
+    """The longest entry of the table that holds the module."""
+    parts = module.split(".")
+    names = (".".join(parts[:k]) for k in range(len(parts), 0, -1))
+    return next((name for name in names if name in ROOMS), None)
+
+
+def imported(path: Path) -> set[str]:
+    """Every module a file names, wherever the import stands; `from ecgscale import results` names its room."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute"
+            assert node.module is not None
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= below if node.module == "ecgscale" else {node.module}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[module_name(path) for path in MODULES])
+def test_a_module_imports_only_what_its_room_may(path):
+    room = room_of(module_name(path))
+    assert room is not None, f"{path.name} is in no room of the table: decide what it may import"
+    ours, packages = ROOMS[room]
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        if top == "ecgscale":
+            first = rest.split(".")[0]
+            assert first in ours | {room.split(".")[0]}, f"{path.name} must not import {name}"
+        elif top not in sys.stdlib_module_names:
+            assert top in packages, f"{path.name} must not import {name}"
+
+
+def test_every_room_of_the_table_exists():
+    assert {room_of(module_name(path)) for path in MODULES} == set(ROOMS)
+
+
+@pytest.mark.parametrize(
+    ("room", "never"),
+    [
+        (("specs", "ladder", "plan", "results", "laws", "study", "sweep"), {"torch", "ray", "matplotlib", "h5py"}),
+        (("trial", "training", "transfer", "models", "objectives"), {"ray", "matplotlib"}),
+        (("executors", "executors.ray"), {"lightning", "torch", "matplotlib"}),
+        (("figures", "report", "console", "cli"), {"torch", "ray", "lightning"}),
+        (("data",), {"ray", "lightning"}),
+    ],
+)
+def test_the_table_keeps_heavy_packages_in_their_rooms(room, never):
+    """Whoever extends the table is told what it is for."""
+    for name in room:
+        assert not ROOMS[name][1] & never
+
+
+def test_laws_know_arrays_only():
+    assert ROOMS["laws"] == ({"errors"}, {"numpy", "scipy"})
+
+
+# --- what a command really loads -----------------------------------------------------------------------------------
+
+COMMANDS = """
+import json, sys
+from ecgscale import cli
+loaded = {}
+for arguments in json.loads(sys.argv[1]):
+    try:
+        cli.app(arguments, standalone_mode=False)
+    except SystemExit as end:
+        assert not end.code, (arguments, end.code)
+    loaded[" ".join(arguments[:1])] = [m for m in ("torch", "lightning", "ray", "wandb", "h5py") if m in sys.modules]
+    if arguments == ["--help"]:
+        loaded["--help"] += [m for m in ("numpy", "pandas", "scipy", "pydantic", "pyarrow") if m in sys.modules]
+print("LOADED", json.dumps(loaded))
+"""
+
+
+def test_looking_needs_neither_torch_nor_ray(tmp_path, make_record, tiny_sweep):
+    """`--help`, `plan`, `status` and `fit-laws` in one process; what each has loaded by then."""
+    folder = tmp_path / "results" / "tiny"
+    for n, n_params in enumerate((20_000, 60_000, 200_000)):
+        for m, n_records in enumerate((300, 600, 1200, 2400)):
+            loss = 0.1 + 3 * n_params**-0.3 + 2 * n_records**-0.4
+            row = {"n_params": n_params, "n_records": n_records, "id_loss": loss, "transfer": ()}
+            append(folder, make_record(trial_id=f"{n}{m}", **row))
+    commands = [
+        ["--help"],
+        ["plan", str(tiny_sweep)],
+        ["status", str(folder)],
+        ["fit-laws", str(folder), "--bootstrap", "2"],
+        ["report", str(folder)],
+    ]
+    command = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    line = next(line for line in ended.stdout.splitlines() if line.startswith("LOADED "))
+    assert json.loads(line.removeprefix("LOADED ")) == {arguments[0]: [] for arguments in commands}
+    assert "alpha" in ended.stdout  # the laws were fitted, not refused
+
+
+def test_planning_with_data_needs_no_torch(tmp_path, tiny_sweep, data_dir):
+    command = [sys.executable, "-c", COMMANDS, json.dumps([["plan", str(tiny_sweep), "--data", str(data_dir)]])]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert '{"plan": ["h5py"]}' in ended.stdout
