@@ -265,9 +265,7 @@ def show_fits(study: Study) -> None:
             numbers = [_with_interval(row, name) for name in shown]
             table.add_row(str(row["group"]), law, *numbers, str(row["points"]), _remarks(row))
         out.print(table)
-    out.print(
-        "  –: not held by these points (at a bound, running away, or no usable interval)", style="dim"
-    )
+    out.print("  –: not held by these points (at a bound, running away, or no usable interval)", style="dim")
     for note in study.notes:
         out.print(f"  {note}", markup=False, style="dim")
 

@@ -164,7 +164,8 @@ def surface_figure(study: Study, target: str) -> Figure:
         _draw_residuals(axes[1, column], fitted.points, fitted.fit)
     axes[0, 0].set_ylabel("training records D")
     axes[1, 0].set_ylabel("residual, log loss")
-    axes[1, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if fits[-1].fit is not None:
+        axes[1, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(target, fontsize=8)
     return figure
 

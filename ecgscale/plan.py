@@ -151,7 +151,8 @@ def _cells(grid: GridSpec, known: Mapping[str, Population]) -> Iterable[TrialSpe
                                 peak_lr=grid.train.learning_rate[family].peak(
                                     shape(family, rung, grid.input.shape).width
                                 ),
-                                train=grid.train,
+                                mask_ratio=grid.train.mask_ratio if paradigm == "ssl" else None,
+                                train=grid.train.recipe(),
                                 probe=grid.probe,
                             )
 

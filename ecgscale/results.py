@@ -82,7 +82,7 @@ class RunRecord(Spec):
     n_params_head: int
     n_records: int = Field(description="D: unique training records")
     n_samples_seen: int
-    train_flops: int = Field(description="C: counted operator by operator, forward and backward")
+    train_flops: float = Field(description="C: counted operator by operator, forward and backward")
     # outcome
     status: str
     reason: str | None = None

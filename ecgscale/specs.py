@@ -138,19 +138,28 @@ class LearningRateRule(Spec):
         return float(self.base * (width / self.reference_width) ** self.exponent)
 
 
-class TrainSpec(Spec):
-    """The recipe, one for all rungs."""
+class Recipe(Spec):
+    """What of the training is the same for every rung and family; part of a trial's identity."""
 
-    budget: Budget
     batch_size: int = Field(default=32, gt=1)
-    learning_rate: dict[Family, LearningRateRule]
     weight_decay: float = Field(default=0.05, ge=0)
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     clip_norm: float = Field(default=1.0, gt=0)
-    mask_ratio: float = Field(default=0.5, gt=0, lt=1)
     n_evaluations: int = Field(default=8, gt=0)
     """How often the validation loss is taken, the last time after the last step."""
     precision: Literal["bf16_on_gpu", "fp32"] = "bf16_on_gpu"
+
+
+class TrainSpec(Recipe):
+    """How a grid trains: the recipe, and the rules that a trial has resolved into numbers of its own."""
+
+    budget: Budget
+    learning_rate: dict[Family, LearningRateRule]
+    mask_ratio: float = Field(default=0.5, gt=0, lt=1)
+    """Share of patches hidden from SSL."""
+
+    def recipe(self) -> Recipe:
+        return Recipe(**self.model_dump(include=set(Recipe.model_fields)))
 
 
 class ProbeSpec(Spec):
@@ -241,7 +250,9 @@ class TrialSpec(Spec):
     """D: unique training records."""
     n_steps: int
     peak_lr: float
-    train: TrainSpec
+    mask_ratio: float | None
+    """None in an SL trial, which hides nothing."""
+    train: Recipe
     probe: ProbeSpec
 
     @property

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, roc_auc_score
 
 from ecgscale.data.splits import TEST, TRAIN, VALIDATION
-from ecgscale.errors import DataError
+from ecgscale.data.tasks import task_target
 from ecgscale.results import TaskScore
 from ecgscale.specs import ProbeSpec, TaskSpec
 
@@ -34,35 +34,6 @@ class Part:
 
     features: Floats
     exams: pd.DataFrame
-
-
-def task_target(exams: pd.DataFrame, task: TaskSpec, population: str) -> Floats:
-    """The target per record; NaN where it is missing.
-
-    Raises:
-        DataError: the population's exams.csv has no such column, or its values are not numbers, or not 0/1 where a
-            class is wanted.
-    """
-    if task.column not in exams:
-        raise DataError(
-            f"population {population!r}: task {task.name!r} wants column {task.column!r}; exams.csv has none"
-        )
-    try:
-        column = exams[task.column].astype("Float64")
-    except (ValueError, TypeError):  # pyarrow's errors are ValueErrors
-        raise DataError(
-            f"population {population!r}: column {task.column!r} holds words, task {task.name!r} wants numbers"
-        ) from None
-    values: Floats = np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
-    if task.kind == "regression":
-        return values
-    if task.above is not None:
-        return np.where(np.isnan(values), np.nan, values > task.above)
-    if not np.isin(values[~np.isnan(values)], (0.0, 1.0)).all():
-        raise DataError(
-            f"population {population!r}: column {task.column!r} is not 0/1; give task {task.name!r} an `above`"
-        )
-    return values
 
 
 def score_tasks(

@@ -105,7 +105,7 @@ def _train_and_score(spec: TrialSpec, execution: Execution, device: torch.device
             network,
             spec.input.shape,
             n_labels=len(spec.labels),
-            mask_ratio=spec.train.mask_ratio,
+            mask_ratio=spec.mask_ratio,
         )
         module = Pretraining(encoder, objective, spec, store.header.scale)
         sources = {

@@ -59,9 +59,7 @@ def main():
     thousand = median_s(lambda: fit("chinchilla", n, d, loss, delta=DELTA, bootstrap=1000, n_starts=1)) - one
     print(f"{N_POINTS} points, Huber({DELTA:g}) sum of log residuals")
     print(f"objective: ours {ours.objective.value:.10g}, baseline {theirs:.10g} (best of {N_STARTS} starts)")
-    print(
-        f"baseline: {per_start * 1e3:.1f} ms per start, so {per_start * PUBLISHED_STARTS:.0f} s for 4,500 (scaled)"
-    )
+    print(f"baseline: {per_start * 1e3:.1f} ms per start, so {per_start * PUBLISHED_STARTS:.0f} s for 4,500 (scaled)")
     print(f"one fit: {one * 1e3:.1f} ms, {per_start / one:.1f} × faster than one baseline start, ", end="")
     print(f"{per_start * PUBLISHED_STARTS / one:,.0f} × than 4,500")
     print(f"1000 refits: {thousand:.2f} s, {1000 * per_start / thousand:.0f} × faster than 1000 single starts")

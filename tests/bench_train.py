@@ -30,8 +30,9 @@ REPEATS = 3
 def module_of(spec, scale):
     torch.manual_seed(0)
     network = shape(spec.family, spec.rung, spec.input.shape)
-    ratio = spec.train.mask_ratio
-    objective = build_objective(spec.paradigm, network, spec.input.shape, n_labels=len(spec.labels), mask_ratio=ratio)
+    objective = build_objective(
+        spec.paradigm, network, spec.input.shape, n_labels=len(spec.labels), mask_ratio=spec.mask_ratio
+    )
     return Pretraining(build_encoder(network, spec.input.shape), objective, spec, scale)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ecgscale.conventions import CODE_LABELS
 from ecgscale.data.code_format import open_code
 from ecgscale.data.splits import TRAIN, fraction_rows, split_rows
 from ecgscale.data.store import PackedStore, Progress, packed
+from ecgscale.data.tasks import task_target
 from ecgscale.errors import DataError
 from ecgscale.plan import Population
 from ecgscale.specs import GridSpec
@@ -53,15 +53,12 @@ def _opened(grid: GridSpec, data: Path, name: str, skip_bad: bool, start_progres
 
 
 def _check_columns(grid: GridSpec, name: str, store: PackedStore) -> None:
-    labels = grid.labels if name == grid.data.train_on and "sl" in grid.axes.paradigm else ()
-    read_out = name in grid.data.transfer_to or (name == grid.data.train_on and grid.probe.fit_on == "source")
-    tasks = tuple(task.column for task in grid.probe.tasks) if read_out else ()
-    for column in (*labels, *tasks):
-        if column not in store.index:
-            known = ", ".join(str(c) for c in store.index if c not in CODE_LABELS and c not in ("start", "stop"))
-            raise DataError(
-                f"population {name!r}: exams.csv has no column {column!r}; besides the labels it has {known}"
-            )
-    for label in labels:
+    """Labels and task targets are there and mean what the sweep takes them for."""
+    if name in grid.data.transfer_to or (name == grid.data.train_on and grid.probe.fit_on == "source"):
+        for task in grid.probe.tasks:
+            task_target(store.index, task, name)
+    for label in grid.labels if name == grid.data.train_on and "sl" in grid.axes.paradigm else ():
+        if label not in store.index:
+            raise DataError(f"population {name!r}: exams.csv has no column {label!r}, a label of sweep {grid.name}")
         if store.index[label].isna().any():
             raise DataError(f"population {name!r}: label {label!r} is empty in some exams; SL needs 0 or 1 in all")

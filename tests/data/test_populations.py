@@ -63,7 +63,7 @@ def test_a_population_that_is_not_there_is_named_with_those_that_are(tiny_grid, 
 def test_a_label_column_that_is_not_there_is_named(tiny_grid, grid_from, tmp_path):
     write(tmp_path / "A", AF=None)
     write(tmp_path / "B")
-    with pytest.raises(DataError, match=r"population 'A': exams\.csv has no column 'AF'; besides the labels it has"):
+    with pytest.raises(DataError, match=r"population 'A': exams\.csv has no column 'AF', a label of sweep tiny"):
         populations(tiny_grid, tmp_path)
     # SSL asks for no labels, and other populations need those of the tasks only
     ssl = grid_from({"paradigm: [sl, ssl]": "paradigm: [ssl]"})
@@ -83,7 +83,9 @@ def test_a_task_column_that_is_not_there_is_named(grid_from, tmp_path):
     write(tmp_path / "A")
     write(tmp_path / "B", potassium=4.5)
     grid = grid_from({"column: SB": "column: sodium"})
-    with pytest.raises(DataError, match=r"population 'B': exams\.csv has no column 'sodium'; .*potassium"):
+    with pytest.raises(
+        DataError, match=r"population 'B': task 'SB' wants column 'sodium'; exams\.csv has none, it has .*potassium"
+    ):
         populations(grid, tmp_path)
 
 
@@ -92,7 +94,7 @@ def test_a_read_out_fitted_where_the_encoder_was_trained_needs_its_columns_there
     write(tmp_path / "B", potassium=4.5)
     task = {"column: SB": "column: potassium, above: 5"}
     assert set(populations(grid_from(task), tmp_path)) == {"A", "B"}
-    with pytest.raises(DataError, match=r"population 'A': exams\.csv has no column 'potassium'"):
+    with pytest.raises(DataError, match=r"population 'A': task 'SB' wants column 'potassium'"):
         populations(grid_from(task | {"tasks:": "fit_on: source\n  tasks:"}), tmp_path)
 
 
