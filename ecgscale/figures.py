@@ -119,7 +119,7 @@ def _draw_levels(axis: Axes, fitted: Fitted, x: str, level: str) -> None:
                 axis.fill_between(curve, predicted.low, predicted.high, color=colour, alpha=0.2, linewidth=0)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    _mark_values(axis.xaxis, sorted(points[x].unique()))
+    mark_values(axis.xaxis, sorted(points[x].unique()))
     _mark_losses(axis, points["loss"])
 
 
@@ -179,8 +179,8 @@ def _draw_surface(axis: Axes, points: pd.DataFrame, fit: LawFit) -> None:
     axis.scatter(points["n"], points["d"], s=8, color="black", zorder=3)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    _mark_values(axis.xaxis, sorted(points["n"].unique()))
-    _mark_values(axis.yaxis, sorted(points["d"].unique()))
+    mark_values(axis.xaxis, sorted(points["n"].unique()))
+    mark_values(axis.yaxis, sorted(points["d"].unique()))
     axis.set_xlabel("parameters N")
 
 
@@ -257,7 +257,7 @@ def _first_words(text: str, n: int = 8) -> str:
 MOST_TICKS = 5
 
 
-def _mark_values(axis: Axis, values: Sequence[float]) -> None:
+def mark_values(axis: Axis, values: Sequence[float]) -> None:
     """Ticks at the levels of the grid instead of powers of ten; with many levels, at a few of them."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 

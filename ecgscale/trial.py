@@ -25,6 +25,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
@@ -32,7 +33,7 @@ from ecgscale.conventions import CODE_LABELS
 from ecgscale.data.splits import TEST, TRAIN, VALIDATION, fraction_rows, split_rows
 from ecgscale.data.store import PackedStore, open_store, packed, store_name
 from ecgscale.data.stream import RecordSource, TrainingStream
-from ecgscale.errors import DataError
+from ecgscale.errors import DataError, EcgscaleError
 from ecgscale.execution import Execution
 from ecgscale.ladder import shape
 from ecgscale.models import build_encoder
@@ -284,10 +285,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="results folder; the row is added to it")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    spec = TrialSpec.model_validate_json(arguments.spec.read_text())
+    try:
+        spec = TrialSpec.model_validate_json(arguments.spec.read_text())
+        for population in (spec.train_on, *spec.transfer_to):
+            packed(arguments.data / population, spec.input)
+    except (OSError, ValidationError, EcgscaleError) as error:
+        raise SystemExit(f"error: {arguments.spec}: {error}") from None
     execution = Execution(arguments.data, arguments.out, sweep=arguments.out.name, threads=arguments.threads)
-    for population in (spec.train_on, *spec.transfer_to):
-        packed(arguments.data / population, spec.input)
     record = run_trial(spec, execution)
     print(record.model_dump_json(indent=1, exclude={"spec", "versions"}))
     raise SystemExit(record.status != Status.COMPLETED)
