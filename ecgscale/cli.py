@@ -37,6 +37,7 @@ Results = Annotated[Path, typer.Argument(help="A results folder, for example res
 DataDir = Annotated[Path, typer.Option("--data", help="Data directory; each population is a folder in it.")]
 
 EXIT_TRIALS_FAILED = 3
+EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -205,9 +206,11 @@ def sweep(
 
                 execute(backlog.todo, execution, note, executor=executor, trials_per_gpu=trials_per_gpu)
         except KeyboardInterrupt:
-            print(f"\ninterrupted; finished trials are kept, the same command goes on: {' '.join(sys.argv)}")
-            raise typer.Exit(130) from None
+            pass
     show_ended(backlog, ended, as_json)
+    if len(ended) < len(backlog.todo):  # Tune turns Ctrl-C into an early return
+        print(f"interrupted: finished trials are kept, the same command goes on: {' '.join(sys.argv)}", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if any(end.status != "completed" for end in ended):
         raise typer.Exit(EXIT_TRIALS_FAILED)
 
