@@ -36,7 +36,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "trial": (
         {"conventions", "data", "errors", "execution", "ladder", "models", "objectives", "plan", "provenance"}
         | {"results", "specs", "tracking", "training", "transfer"},
-        {"lightning", "numpy", "sklearn", "threadpoolctl", "torch"},
+        {"lightning", "numpy", "pydantic", "sklearn", "threadpoolctl", "torch"},
     ),
     "executors": ({"execution", "specs", "trial"}, set()),
     "executors.ray": ({"execution", "executors", "specs"}, {"ray"}),

@@ -39,7 +39,7 @@ def test_a_row_comes_back_as_it_went_in(tmp_path, make_record):
     assert again.model_dump_json() == record.model_dump_json()
     assert again.started_at.utcoffset() == datetime.timedelta(0)
     assert again.started_at.microsecond == 234567
-    assert type(again.train_flops) is int and again.train_flops == 2**53 + 1  # no float could hold it
+    assert type(again.train_flops) is float and again.train_flops == 9.5e18  # beyond 64-bit integers
 
 
 def test_a_row_of_a_failed_trial_comes_back_with_its_nulls(tmp_path, make_record):
@@ -54,7 +54,7 @@ def test_types_are_declared_whatever_the_row_holds(tmp_path, make_record):
     assert empty.equals(full) and empty.equals(ROW_SCHEMA)
     for name in ("id_loss", "val_loss_best", "train_s", "wall_s", "data_fraction"):
         assert empty.field(name).type == pa.float64()
-    for name in ("n_params", "n_records", "train_flops", "best_step", "peak_memory_bytes"):
+    for name in ("n_params", "n_records", "best_step", "peak_memory_bytes"):
         assert empty.field(name).type == pa.int64()
     assert empty.field("git_dirty").type == pa.bool_()
     assert empty.field("started_at").type == pa.timestamp("us", tz="UTC")

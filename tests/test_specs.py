@@ -232,7 +232,6 @@ def test_writing_the_same_otherwise_keeps_every_identity(grid_from, tiny_grid, c
         {"base: 3e-3": "base: 4e-3", "base: 2e-3": "base: 1e-3"},
         {"batch_size: 16": "batch_size: 16\n  weight_decay: 0.1"},
         {"batch_size: 16": "batch_size: 16\n  clip_norm: 2.0"},
-        {"batch_size: 16": "batch_size: 16\n  mask_ratio: 0.75"},
         {"batch_size: 16": "batch_size: 16\n  warmup_fraction: 0.2"},
         {"batch_size: 16": "batch_size: 16\n  precision: fp32"},
         {"n_evaluations: 3": "n_evaluations: 2"},
@@ -246,6 +245,18 @@ def test_everything_that_can_change_an_answer_changes_every_identity(grid_from, 
     changed = ids(grid_from(changes))
     assert len(changed) == len(set(changed))
     assert not set(changed) & set(ids(tiny_grid))
+
+
+@pytest.mark.parametrize(
+    ("changes", "retrained"),
+    [
+        ({"batch_size: 16": "batch_size: 16\n  mask_ratio: 0.75"}, {"resnet-ssl", "transformer-ssl"}),
+        ({"base: 2e-3": "base: 1e-3"}, {"transformer-sl", "transformer-ssl"}),
+    ],
+)
+def test_what_one_arm_alone_depends_on_retrains_that_arm_alone(grid_from, tiny_grid, changes, retrained):
+    before = {spec.trial_id for spec in plan(tiny_grid).specs}
+    assert {spec.arm for spec in plan(grid_from(changes)).specs if spec.trial_id not in before} == retrained
 
 
 def test_labels_and_their_order_are_part_of_a_supervised_identity(grid_from, tiny_grid):

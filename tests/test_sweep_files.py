@@ -39,8 +39,6 @@ def test_a_sweep_file_plans(path):
         assert all(len(size) == 1 for size in sizes)  # N does not depend on paradigm, D or seed
         ascending = [size.pop() for _, size in sorted(zip(axes.rung, sizes, strict=True), key=lambda x: RUNGS[x[0]])]
         assert all(a < b for a, b in itertools.pairwise(ascending))
-    # rows hold these as 64-bit integers
-    assert max(t.train_flops for t in made.trials) < 2**63
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
