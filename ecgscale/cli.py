@@ -196,7 +196,7 @@ def sweep(
     if backlog.todo:
         execution = Execution(data.absolute(), folder.absolute(), grid.name, threads, mode)
         if executor == "ray":
-            _start_ray(address, cpus, trials_per_gpu, dashboard, quiet=as_json)
+            _start_ray(address, cpus, dashboard, quiet=as_json)
         try:
             with sweep_progress(backlog, quiet=as_json) as report:
 
@@ -280,7 +280,7 @@ def fit_laws(
 
 @app.command()
 def report(folder: Results, as_json: Json = False) -> None:
-    """Write the findings of a results folder: laws as CSV, figures as PDF, and one page that holds them together.
+    """Write the findings of a results folder: laws, runs and transfer scores as CSV and JSON, figures as PDF.
 
     Example: [bold]ecgscale report results/grid_small[/bold]
     """
@@ -312,10 +312,10 @@ def _backlog(sweep_file: Path, data: Path | None, out: Path | None, *, skip_bad:
     return backlog(made, out)
 
 
-def _start_ray(address: str | None, cpus: int | None, trials_per_gpu: int, dashboard: bool, *, quiet: bool) -> None:
+def _start_ray(address: str | None, cpus: int | None, dashboard: bool, *, quiet: bool) -> None:
     from ecgscale.executors import ray
 
-    url = ray.start(ray.Cluster(address, cpus, trials_per_gpu, dashboard))
+    url = ray.start(ray.Cluster(address, cpus, dashboard))
     if dashboard and url and not quiet:
         print(f"Ray dashboard: {url}  (log in with the token that `ray get-auth-token` prints)")
 

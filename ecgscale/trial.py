@@ -133,7 +133,7 @@ def _train_and_score(spec: TrialSpec, execution: Execution, device: torch.device
         id_loss=id_loss,
         id_loss_last=id_loss_last,
         id_constant_loss=_constant_loss(spec, sources),
-        id_auroc=_label_scores(spec, store, parts[TEST], logits),
+        id_auroc=_label_scores(spec.labels, sources[TEST], logits),
         transfer=transfer,
         train_s=train_s,
     )
@@ -156,14 +156,12 @@ def _constant_loss(spec: TrialSpec, sources: dict[str, RecordSource]) -> float |
     return float(-np.mean(test * np.log(prevalence) + (1 - test) * np.log(1 - prevalence)))
 
 
-def _label_scores(
-    spec: TrialSpec, store: PackedStore, test_rows: Any, logits: torch.Tensor | None
-) -> tuple[LabelScore, ...]:
+def _label_scores(labels: tuple[str, ...], test: RecordSource, logits: torch.Tensor | None) -> tuple[LabelScore, ...]:
     if logits is None:
         return ()
     scores = []
-    for column, label in enumerate(spec.labels):
-        truth = store.index[label].to_numpy(dtype=bool)[test_rows]
+    for column, label in enumerate(labels):
+        truth = test.targets[:, column] > 0
         both = 0 < truth.sum() < len(truth)
         auroc = float(roc_auc_score(truth, logits[:, column].numpy())) if both else None
         scores.append(LabelScore(label=label, auroc=auroc, n_test_positive=int(truth.sum())))

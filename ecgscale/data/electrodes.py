@@ -26,7 +26,7 @@ DOWER = np.array(
 )
 """Leads from Frank's x, y, z (Dower, Machado, Osborne, Clin Cardiol 1980;3:87), rows as INDEPENDENT_LEADS."""
 
-ELECTRODES = ("RA", "LA", "LL", "V1", "V2", "V3", "V4", "V5", "V6")
+# Columns of everything per electrode: RA, LA, LL, V1 to V6.
 
 
 def _leads_from_electrodes() -> Floats:

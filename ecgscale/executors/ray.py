@@ -40,13 +40,11 @@ class Cluster:
     Attributes:
         address: of a running cluster, `auto` for the one this machine belongs to; None starts a local one.
         cpus: CPUs a local cluster offers; None for all.
-        trials_per_gpu: how many trials share a GPU, when there are any.
         dashboard: start the dashboard of a local cluster.
     """
 
     address: str | None = None
     cpus: int | None = None
-    trials_per_gpu: int = 1
     dashboard: bool = False
 
 
@@ -66,7 +64,11 @@ def stop() -> None:
 
 
 def run(specs: Sequence[TrialSpec], execution: Execution, report: Report, *, trials_per_gpu: int = 1) -> None:
-    """Runs trials on the connected cluster, in the given order as far as slots of one size keep it."""
+    """Runs trials on the connected cluster, in the given order as far as slots of one size keep it.
+
+    Args:
+        trials_per_gpu: how many trials share a GPU, when there are any.
+    """
     slot = {"CPU": float(execution.threads)}
     if ray.cluster_resources().get("GPU", 0):
         slot["GPU"] = 1.0 / trials_per_gpu
