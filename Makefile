@@ -15,7 +15,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_CONSTRAINT = constraints/python.txt
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: install data sweep plan fit report test lint format types check bench bench-laws bench-train clean
+.PHONY: install data sweep plan fit report test lint format types check bench bench-data bench-laws bench-train clean
 
 install: .venv/installed
 
@@ -58,7 +58,10 @@ types: install
 
 check: lint types test
 
-bench: bench-laws bench-train
+bench: bench-data bench-laws bench-train
+
+bench-data: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_data.py
 
 bench-laws: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_laws.py

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ecgscale.data_cli import data_app
 from ecgscale.errors import EcgscaleError
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Finds out how ECG models scale: a grid of trainings, the laws in its results, and what they say.",
-)
-data_app = typer.Typer(
-    no_args_is_help=True, help="Make, import, check and pack ECG records. One folder per population, in CODE format."
 )
 app.add_typer(data_app, name="data")
 
@@ -47,84 +45,6 @@ def main() -> None:
     except EcgscaleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-# --- data ----------------------------------------------------------------------------------------------------------
-
-
-@data_app.command("synth")
-def data_synth(
-    out: Annotated[Path, typer.Option("--out", help="Data directory to write the populations A and B into.")],
-    n_a: Annotated[
-        int, typer.Option("--n-a", min=1, help="Records of population A, which models are trained on.")
-    ] = 3200,
-    n_b: Annotated[int, typer.Option("--n-b", min=1, help="Records of population B, for transfer.")] = 1200,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core. Changes no byte.")] = 0,
-) -> None:
-    """Make the embedded data set: synthetic 12-lead ECGs of two populations, in CODE format.
-
-    Example: [bold]ecgscale data synth --out data/synthetic --n-a 3200 --n-b 1200[/bold]
-
-    A folder that already holds the same records is left as it is.
-    """
-    from ecgscale.console import progress_bar
-    from ecgscale.data.embedded import write_population
-    from ecgscale.data.synthetic import POPULATIONS
-
-    for name, n_records in (("A", n_a), ("B", n_b)):
-        with progress_bar(f"population {name}", n_records, "records") as advance:
-            made = write_population(
-                out / name, POPULATIONS[name], n_records=n_records, seed=seed, jobs=jobs, progress=advance
-            )
-        print(f"{out / name}: {n_records} records" + ("" if made else ", already there"))
-
-
-@data_app.command("import")
-def data_import(
-    source: Annotated[Path, typer.Argument(help="Folder of the source.")],
-    out: Annotated[Path, typer.Option("--out", help="Population folder to write.")],
-    kind: Annotated[str, typer.Option(help="auto, ptbxl-zscored, ludb or cinc.")] = "auto",
-    records: Annotated[str, typer.Option(help="Record names to take (a glob), for example 'E*' for Georgia.")] = "*",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Turn a source of ECGs into CODE format: 400 Hz, 4,096 samples, 12 leads in the standard order.
-
-    Example: [bold]ecgscale data import downloads/ludb --out data/real/ludb[/bold]
-    """
-    from ecgscale.console import progress_bar, show_import
-    from ecgscale.data.sources import import_source
-
-    with progress_bar(f"importing {source.name}", None, "records") as advance:
-        summary = import_source(source, out, kind=kind, records=records, overwrite=overwrite, progress=advance)
-    show_import(summary, as_json)
-
-
-@data_app.command("check")
-def data_check(
-    folder: Annotated[Path, typer.Argument(help="Population folder in CODE format.")],
-    mv_per_unit: Annotated[
-        float | None, typer.Option(help="Millivolts per stored unit; the CODE releases store 2 × mV, so 0.5.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say what is wrong with a folder of ECGs: units, lead order, padding, empty leads, duplicates, labels.
-
-    Exit status 1 if anything is an error.
-
-    Example: [bold]ecgscale data check data/synthetic/A[/bold]
-    """
-    from ecgscale.console import progress_bar, show_check
-    from ecgscale.data.code_format import open_code
-    from ecgscale.data.quality import check
-
-    source = open_code(folder, mv_per_unit=mv_per_unit)
-    with progress_bar(f"checking {folder.name}", len(source.exams), "records") as advance:
-        report = check(source, progress=advance)
-    show_check(report, as_json)
-    if report.worst == "error":
-        raise typer.Exit(1)
 
 
 # --- plan, sweep, status -------------------------------------------------------------------------------------------
@@ -231,40 +151,93 @@ def status(folder: Results, as_json: Json = False) -> None:
 # --- laws and report -----------------------------------------------------------------------------------------------
 
 
+def _print_schema(wanted: bool) -> None:
+    if wanted:
+        print(Path(__file__).with_name("fits.schema.json").read_text(encoding="utf-8"), end="")
+        raise typer.Exit
+
+
 @app.command("fit-laws")
 def fit_laws(
     path: Annotated[Path, typer.Argument(help="A results folder, the folder of all of them, or a CSV/parquet table.")],
     n: Annotated[str, typer.Option("--n", help="Table: column of N.")] = "n_params",
     d: Annotated[str, typer.Option("--d", help="Table: column of D.")] = "n_records",
     loss: Annotated[str, typer.Option("--loss", help="Table: column of the loss.")] = "loss",
+    x: Annotated[str | None, typer.Option("--x", help="Table: column of the variable of a one-variable law.")] = None,
+    y: Annotated[str | None, typer.Option("--y", help="Table: what --x explains; the same as --loss.")] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option("--pair", help="Table: LOSS_X:LOSS_Y, a loss-to-loss law; may be repeated.")
+    ] = None,
+    floor_x: Annotated[float | None, typer.Option(help="Known floor E0 of a pair; with --floor-y.")] = None,
+    floor_y: Annotated[float | None, typer.Option(help="Known floor E1 of a pair; with --floor-x.")] = None,
     by: Annotated[str, typer.Option("--by", help="Table: columns that tell the groups apart, comma-separated.")] = "",
+    law: Annotated[
+        str,
+        typer.Option(
+            "--law",
+            help="Forms, comma-separated; by default chinchilla, or power with --x; of several, AICc says which.",
+        ),
+    ] = "",
+    objective: Annotated[
+        Literal["auto", "huber", "lad", "lsq", "lsq_raw"],
+        typer.Option(help="auto: Huber with delta from the residuals. All but lsq_raw are of log residuals."),
+    ] = "auto",
+    delta: Annotated[float | None, typer.Option(min=0, help="Where Huber turns linear, for example 1e-3.")] = None,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Fit with every objective and flag where they disagree.")
+    ] = False,
+    drop_highest: Annotated[int, typer.Option(min=0, help="Table: leave out the K highest losses of a group.")] = 0,
+    weights: Annotated[str | None, typer.Option(help="Table: column of weights; 2 counts as two copies.")] = None,
+    sigma: Annotated[
+        str | None, typer.Option(help="Table: column with the standard deviation of the log loss.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Table: column of the run, for checkpoints: resampled together.")
+    ] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the fits as JSON to this file; - prints.")
+        Path | None, typer.Option("--json", help="Write the fits as JSON to this file; - prints. See --schema.")
     ] = None,
-    figures: Annotated[Path | None, typer.Option("--figures", help="Write the scaling plots as PDF here.")] = None,
+    figures: Annotated[Path | None, typer.Option("--figures", help="Write the figures as PDF here.")] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", callback=_print_schema, is_eager=True, help="Print the JSON's schema and exit.")
+    ] = False,
 ) -> None:
-    """Fit scaling laws, per arm and target, with bootstrap intervals.
+    """Fit scaling laws, with bootstrap intervals, flags for what the points don't hold, and a hold-out check.
 
     Of a results folder: L(N), L(D) and L(N, D) for the in-distribution loss and every transfer target, and the
-    loss-to-loss laws from in to out of distribution; figures go to FOLDER/figures.
+    loss-to-loss laws from in to out of distribution; figures go to FOLDER/figures. Of a table: what the columns say.
 
     Example: [bold]ecgscale fit-laws results/[/bold]
 
-    Example: [bold]ecgscale fit-laws table.csv --n N --d D --loss loss --by corpus[/bold]
-    """
-    from ecgscale.console import show_fits, spinner
-    from ecgscale.study import studies, table_study
+    Example: [bold]ecgscale fit-laws table.csv --n N --d D --loss loss --by corpus --law chinchilla,kaplan[/bold]
 
+    Example: [bold]ecgscale fit-laws table.csv --pair loss_a:loss_b --floor-x 1.7 --floor-y 0.8 --objective lsq[/bold]
+
+    Example: [bold]ecgscale fit-laws table.csv --x C --y n_opt --law power --sigma s --objective lsq[/bold]
+    """
+    from ecgscale.console import spinner
+    from ecgscale.console_laws import show_fits
+    from ecgscale.fitted import Method
+    from ecgscale.sweep_laws import studies
+    from ecgscale.tables import Columns, law_study, pair_study
+
+    laws = [name for name in law.split(",") if name]
+    method = Method("huber" if objective == "auto" else objective, delta, bootstrap, seed, drop_highest, side_by_side)
     if path.is_file():
-        columns = [c for c in by.split(",") if c]
-        made = [table_study(path, n=n, d=d, loss=loss, by=columns, bootstrap=bootstrap, seed=seed)]
+        groups = tuple(c for c in by.split(",") if c)
+        columns = Columns(y or loss, n, d, x, groups, weights, sigma, cluster)
+        if pair:
+            made = [pair_study(path, [_pair(words) for words in pair], columns, method, _floors(floor_x, floor_y))]
+        else:
+            made = [law_study(path, columns, laws or ["chinchilla" if x is None else "power"], method)]
     else:
         with spinner("fitting"):
-            made = list(studies(path, bootstrap=bootstrap, seed=seed))
+            made = list(studies(path, method, laws or ("chinchilla",)))
     if json_file is not None:
-        text = json.dumps({key: [f for study in made for f in study.to_dict()[key]] for key in ("fits", "pairs")})
+        parts = [study.to_dict() for study in made]
+        text = json.dumps({key: [entry for part in parts for entry in part[key]] for key in parts[0]})
         if str(json_file) == "-":
             print(text)
             return
@@ -276,6 +249,21 @@ def fit_laws(
             from ecgscale.figures import write_figures
 
             print(f"figures: {', '.join(str(p) for p in write_figures(study, target))}")
+
+
+def _floors(floor_x: float | None, floor_y: float | None) -> tuple[float, float] | None:
+    if floor_x is None and floor_y is None:
+        return None
+    if floor_x is None or floor_y is None:
+        raise EcgscaleError("give both --floor-x and --floor-y, or neither: then both are fitted, from --n and --d")
+    return floor_x, floor_y
+
+
+def _pair(words: str) -> tuple[str, str]:
+    x, colon, y = words.partition(":")
+    if not (x and colon and y):
+        raise EcgscaleError(f"--pair {words!r}: two columns with a colon between them, for example loss_a:loss_b")
+    return x, y
 
 
 @app.command()

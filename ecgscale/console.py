@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,9 +21,9 @@ from ecgscale.plan import CPU_CORE, GPU, PlannedTrial
 from ecgscale.sweep import Backlog
 
 if TYPE_CHECKING:
+    from ecgscale.data.importing import ImportSummary
     from ecgscale.data.quality import CheckReport
-    from ecgscale.data.sources import ImportSummary
-    from ecgscale.study import Study
+    from ecgscale.data.store import PackedStore
 
 WIDTH_WITHOUT_TERMINAL = 160
 """Tables in a file or a pipe are not folded to 80 columns."""
@@ -53,6 +54,14 @@ def progress_bar(description: str, total: int | None, unit: str) -> Iterator[Adv
     with _bars() as bars:
         task = bars.add_task(f"{description} ({unit})", total=total)
         yield lambda n: bars.advance(task, n)
+
+
+@contextmanager
+def counted_progress(description: str, unit: str) -> Iterator[tuple[Advance, Advance]]:
+    """A bar whose total is told later; yields the function to call with the total, and the one with `unit` done."""
+    with _bars() as bars:
+        task = bars.add_task(f"{description} ({unit})", total=None)
+        yield lambda total: bars.update(task, total=total), lambda n: bars.advance(task, n)
 
 
 @contextmanager
@@ -230,64 +239,43 @@ def show_import(summary: ImportSummary, as_json: bool) -> None:
     out.print(summary.describe(), markup=False)
 
 
-def show_check(report: CheckReport, as_json: bool) -> None:
+def show_check(report: CheckReport, pdf: Path | None, as_json: bool) -> None:
+    """What the collection is, then what is wrong with it, worst first."""
     if as_json:
         print_json(report.to_dict())
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("severity", "what", "detail"):
-        table.add_column(heading)
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    for name, text in report.facts():
+        facts.add_row(name, text)
+    out.print(facts)
+    out.print()
+    findings = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "what", "exams", "detail"):
+        findings.add_column(heading)
     colour = {"error": "red", "warning": "yellow", "info": "dim"}
     for finding in report.findings:
-        table.add_row(f"[{colour[finding.severity]}]{finding.severity}[/]", finding.what, finding.detail)
-    out.print(table)
+        named = ", ".join(map(str, finding.records or finding.exam_ids))
+        detail = f"{finding.detail} For example {named}." if named else finding.detail
+        severity = f"[{colour[finding.severity]}]{finding.severity}[/]"
+        findings.add_row(severity, finding.what, f"{finding.n_exams:,}" if finding.n_exams else "", escape(detail))
+    out.print(findings)
+    if pdf is not None:
+        out.print(f"tracings and histograms: {pdf}", markup=False)
 
 
-# --- laws ----------------------------------------------------------------------------------------------------------
-
-
-SHOWN_PARAMETERS = ("E", "alpha", "beta", "kappa")
-
-
-def show_fits(study: Study) -> None:
-    """The law table: estimates with 95 % intervals, a dash for what the data don't hold.
-
-    Coefficients, every estimate and every flag are in the JSON and the CSV.
-    """
-    out.print(f"[bold]{study.name}[/bold]")
-    for target, rows in study.law_table().groupby("target", sort=False):
-        shown = [name for name in SHOWN_PARAMETERS if name in rows and rows[name].notna().any()]
-        table = Table(box=None, pad_edge=False, header_style="bold", title=str(target), title_justify="left")
-        for heading in ("group", "law", *shown, "points", "remarks"):
-            table.add_column(heading, no_wrap=heading != "remarks")
-        for row in rows.to_dict("records"):
-            law = f"{row['kind']} + E" if row["law"] == "power_floor" else str(row["kind"])
-            numbers = [_with_interval(row, name) for name in shown]
-            table.add_row(str(row["group"]), law, *numbers, str(row["points"]), _remarks(row))
-        out.print(table)
-    out.print("  –: not held by these points (at a bound, running away, or no usable interval)", style="dim")
-    for note in study.notes:
-        out.print(f"  {note}", markup=False, style="dim")
-
-
-def _remarks(row: dict[Any, Any]) -> str:
-    """Why there is no fit, or the flags about the whole fit; those about one parameter show as a dash in its column."""
-    if isinstance(row["refused"], str):
-        return row["refused"]
-    flags = row.get("flags")
-    whole = {f for f in flags.split() if ":" not in f and f != "unidentified"} if isinstance(flags, str) else set()
-    return " ".join(sorted(whole))
-
-
-def _with_interval(row: dict[Any, Any], name: str) -> str:
-    value, low, high = (row.get(key) for key in (name, f"{name}_low", f"{name}_high"))
-    if value is None or math.isnan(value):
-        return ""
-    if not row[f"{name}_held"]:
-        return "–"
-    if low is None or high is None or math.isnan(low):
-        return f"{value:.3f}"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def show_pack(store: PackedStore, *, verified: bool, as_json: bool) -> None:
+    header = store.header
+    facts = {"folder": str(store.path), "n_records": header.n_records, "n_refused": len(header.refused)}
+    facts |= {"n_bytes": sum(header.shard_bytes), "n_shards": len(header.shard_bytes), "verified": verified}
+    if as_json:
+        print_json(facts | {"fingerprint": header.fingerprint, "refused": header.refused})
+        return
+    checked = ", every checksum agrees" if verified else ""
+    out.print(
+        f"{store.path}: {header.n_records:,} records of {header.n_leads} × {header.n_samples} at {header.fs_hz:g} Hz, "
+        f"{_si(sum(header.shard_bytes))}B in {len(header.shard_bytes)} shards, {len(header.refused)} left out{checked}",
+        markup=False,
+    )
 
 
 # --- numbers for people --------------------------------------------------------------------------------------------

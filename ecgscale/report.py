@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ecgscale import results
-from ecgscale.study import studies
+from ecgscale.sweep_laws import studies
 
 
 def write_report(folder: Path) -> list[Path]:

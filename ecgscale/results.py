@@ -38,19 +38,22 @@ class Status(StrEnum):
 
 
 class TaskScore(Spec):
-    """How well a linear read-out of the frozen encoder does one task on one population."""
+    """How well a linear read-out of the frozen encoder does one task on one population; no loss without a fit."""
 
     population: str
-    task: str
-    kind: str = Field(description="binary or regression")
+    task: str = Field(description="`task:column` for a column of a multilabel task")
+    kind: str = Field(description="binary (a column of a multilabel task, too), multiclass or regression")
     seen: bool = Field(description="the task is one of the six pre-training labels")
-    loss: float = Field(description="test loss: nats for binary, mean squared error in units of the variance otherwise")
-    constant_loss: float = Field(description="test loss of the constant predictor fitted to the training patients")
-    auroc: float | None = Field(description="null for regression")
-    l2: float = Field(description="the penalty chosen on validation patients")
+    loss: float | None = Field(description="test loss: mean squared error over the variance if regression, else nats")
+    constant_loss: float | None = Field(description="test loss of the constant predictor of the training patients")
+    auroc: float | None = Field(description="mean of one against the rest if multiclass; null for regression")
+    mae: float | None = Field(default=None, description="mean absolute error in `unit`; null unless regression")
+    unit: str | None = Field(default=None, description="as the task declares it")
+    l2: float | None = Field(description="the penalty chosen on validation patients")
     n_train: int
     n_test: int
-    n_test_positive: int | None = Field(description="null for regression")
+    n_test_positive: int | None = Field(description="null unless binary")
+    reason: str | None = Field(default=None, description="why nothing could be fitted; null when there is a loss")
 
 
 class LabelScore(Spec):
@@ -221,4 +224,5 @@ def transfer_table(records: Iterable[RunRecord]) -> pd.DataFrame:
         for record in latest(records).values()
         for score in record.transfer
     ]
-    return pd.DataFrame(rows, columns=size + list(TaskScore.model_fields))
+    numbers = ("loss", "constant_loss", "auroc", "mae", "l2")  # null in every row is still a number that is missing
+    return pd.DataFrame(rows, columns=size + list(TaskScore.model_fields)).astype(dict.fromkeys(numbers, "float64"))

@@ -11,11 +11,23 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ecgscale.conventions import CODE_FS_HZ, CODE_LABELS
 from ecgscale.errors import SpecError
 from ecgscale.ladder import RUNGS, Family, InputShape, Rung, shape
+from ecgscale.ready_made_tasks import READY_MADE
 from ecgscale.yaml_text import YamlText
 
 Paradigm = Literal["sl", "ssl"]
@@ -40,6 +52,15 @@ def _unique(names: tuple[str, ...], what: str) -> tuple[str, ...]:
     return names
 
 
+def _ready_made(value: Any) -> Any:
+    """The name of a ready-made task stands for the task."""
+    if not isinstance(value, str):
+        return value
+    if value not in READY_MADE:
+        raise ValueError(f"no ready-made task is called {value!r}; there are {', '.join(READY_MADE)}")
+    return READY_MADE[value] | {"name": value}
+
+
 DataFraction = Annotated[float, BeforeValidator(_fraction), Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -59,6 +80,8 @@ class InputSpec(Spec):
     fs_hz: float = Field(gt=0, le=1000)
     n_samples: int = Field(gt=0)
     patch_samples: int = Field(gt=0)
+    store_samples: int | None = Field(default=None, gt=0)
+    """Samples that are kept of a record when more than `n_samples`: what a random crop is cut from."""
     normalise: Literal["zscore", "fixed"] = "zscore"
     bandpass_hz: tuple[float, float] | None = None
     """Zero-phase Butterworth band, so that sources filtered elsewhere can be compared with raw ones."""
@@ -72,33 +95,104 @@ class InputSpec(Spec):
                 raise ValueError(f"bandpass_hz {low}, {high}: needs 0 < low < high < {nyquist_hz:g} Hz")
         return self
 
+    @model_validator(mode="after")
+    def _store_holds_the_input(self) -> InputSpec:
+        if self.stored_samples < self.n_samples:
+            raise ValueError(f"store_samples {self.store_samples} is less than n_samples {self.n_samples}")
+        return self
+
+    @property
+    def stored_samples(self) -> int:
+        """Samples per lead of the packed store; training crops `n_samples` of them, evaluation the central ones."""
+        return self.store_samples or self.n_samples
+
     @property
     def shape(self) -> InputShape:
         return InputShape(self.n_samples, self.patch_samples)
 
 
 class TaskSpec(Spec):
-    """One thing to read off a frozen encoder on another population: a column of its exams.csv."""
+    """One thing to read off a frozen encoder on another population: a column of its exams.csv, or several."""
 
     name: Name
-    column: str
-    kind: Literal["binary", "regression"] = "binary"
+    kind: Literal["binary", "multilabel", "multiclass", "regression"] = "binary"
+    column: str | None = None
+    columns: tuple[str, ...] = ()
+    """Multilabel tasks: one 0/1 column per label, each read out by itself."""
+    unit: str | None = None
+    """Regression tasks: the unit of the column, for people; nothing is converted."""
     above: float | None = None
     """Binary tasks on a number: the positive class is `column > above`."""
+    classes: tuple[StrictInt | StrictStr, ...] = ()
+    """Multiclass tasks: every value of the column, in the order of the classes; all words or all whole numbers."""
+    missing_values: tuple[StrictInt | StrictFloat | StrictStr, ...] = ()
+    """Values that stand for "not known", besides an empty cell."""
+    missing: Literal["drop", "negative"] = "drop"
+    """Whether a record without a value is left out of the task, or counts as 0 (binary and multilabel tasks)."""
 
     @model_validator(mode="after")
-    def _above_is_for_binary(self) -> TaskSpec:
+    def _fields_fit_the_kind(self) -> TaskSpec:
+        where = f"task {self.name}:"
+        wanted = "columns" if self.kind == "multilabel" else "column"
+        other = "column" if self.kind == "multilabel" else "columns"
+        if getattr(self, other) or not getattr(self, wanted):
+            raise ValueError(f"{where} a {self.kind} task has `{wanted}`, no `{other}`")
         if self.above is not None and self.kind != "binary":
-            raise ValueError(f"task {self.name}: `above` makes a binary task; a regression task has none")
+            raise ValueError(f"{where} `above` makes a binary task; a {self.kind} task has none")
+        if self.unit is not None and self.kind != "regression":
+            raise ValueError(f"{where} `unit` is that of a regression task; a {self.kind} task has none")
+        if self.missing == "negative" and self.kind not in ("binary", "multilabel"):
+            raise ValueError(f"{where} `missing: negative` is for 0/1 columns; a {self.kind} task has no negatives")
+        if bool(self.classes) != (self.kind == "multiclass"):
+            raise ValueError(f"{where} a multiclass task lists its `classes`, other tasks have none")
+        if self.classes and (len(self.classes) < 2 or len({type(name) for name in self.classes}) > 1):
+            raise ValueError(f"{where} `classes` are at least two, all words or all whole numbers")
+        _unique(self.columns, f"{where} column")
+        _unique(tuple(map(str, self.classes)), f"{where} class")
+        return self
+
+
+Task = Annotated[TaskSpec, BeforeValidator(_ready_made)]
+"""In YAML a mapping, or the name of a ready-made task."""
+
+
+class FoldSpec(Spec):
+    """Official folds: which values of a column are validation and test; all others are training."""
+
+    column: str
+    validation: tuple[StrictInt | StrictStr, ...] = ()
+    test: tuple[StrictInt | StrictStr, ...] = ()
+    """A part without folds is drawn from the training patients, with the share that the split gives it."""
+
+    @model_validator(mode="after")
+    def _parts_are_disjoint(self) -> FoldSpec:
+        if not self.validation + self.test:
+            raise ValueError("folds: names no fold of validation or test")
+        _unique(tuple(map(str, self.validation + self.test)), "fold")
         return self
 
 
 class SplitSpec(Spec):
-    """Training, validation (checkpoint choice) and test (every reported loss) patients."""
+    """Training, validation (checkpoint choice) and test (every reported loss) patients, drawn by patient.
+
+    A population's own `split` column is honoured unless `folds` or `temporal` is given.
+    """
 
     seed: int = 0
     validation: float = Field(default=0.1, gt=0, lt=0.5)
     test: float = Field(default=0.15, gt=0, lt=0.5)
+    stratify_on: tuple[str, ...] = CODE_LABELS
+    """0/1 columns whose share is the same in every part and fraction; those of the six CODE labels that exist."""
+    folds: FoldSpec | None = None
+    temporal: str | None = None
+    """A column of dates: the share `test` of the patients is then the one that was first seen last."""
+
+    @model_validator(mode="after")
+    def _one_rule_makes_the_test(self) -> SplitSpec:
+        if self.folds is not None and self.temporal is not None:
+            raise ValueError("folds and temporal both say who is tested; give one of them")
+        _unique(self.stratify_on, "stratify_on: column")
+        return self
 
 
 class DataSpec(Spec):
@@ -138,6 +232,22 @@ class LearningRateRule(Spec):
         return float(self.base * (width / self.reference_width) ** self.exponent)
 
 
+class AugmentSpec(Spec):
+    """Random changes of training batches, none unless asked for; a pure function of seed and step.
+
+    What SSL reconstructs is the changed signal.
+    """
+
+    random_crop: bool = False
+    """Cut the `n_samples` anywhere from the recorded part of the `store_samples`, not from the middle."""
+    noise_mv: float = Field(default=0.0, ge=0)
+    """Standard deviation of white Gaussian noise on every recorded sample, in mV (or the unit of the records)."""
+    gain: float = Field(default=0.0, ge=0, lt=1)
+    """Every record is multiplied by exp(gain · z), z standard normal: about the relative deviation of its amplitude."""
+    lead_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability that a lead of a record is set to zero, each lead by itself."""
+
+
 class Recipe(Spec):
     """What of the training is the same for every rung and family; part of a trial's identity."""
 
@@ -148,6 +258,7 @@ class Recipe(Spec):
     n_evaluations: int = Field(default=8, gt=0)
     """How often the validation loss is taken, the last time after the last step."""
     precision: Literal["bf16_on_gpu", "fp32"] = "bf16_on_gpu"
+    augment: AugmentSpec = AugmentSpec()
 
 
 class TrainSpec(Recipe):
@@ -165,7 +276,7 @@ class TrainSpec(Recipe):
 class ProbeSpec(Spec):
     """The linear read-out on other populations: frozen encoder, L2 chosen on validation patients."""
 
-    tasks: tuple[TaskSpec, ...] = ()
+    tasks: tuple[Task, ...] = ()
     fit_on: Literal["target", "source"] = "target"
     """Whose training patients the read-out is fitted to: those of the population it is tested on, or those of the
     pre-training population, for test sets too small to be split; then every record of them is tested on."""
@@ -213,6 +324,15 @@ class GridSpec(Spec):
     @classmethod
     def _labels_are_unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         return _unique(labels, "label")
+
+    @model_validator(mode="after")
+    def _augmentation_has_an_effect(self) -> GridSpec:
+        augment = self.train.augment
+        if augment.random_crop and self.input.stored_samples == self.input.n_samples:
+            raise ValueError("train.augment.random_crop: needs an input.store_samples larger than input.n_samples")
+        if augment.gain and self.input.normalise == "zscore":
+            raise ValueError("train.augment.gain: zscore takes it out again; it needs input.normalise: fixed")
+        return self
 
     @model_validator(mode="after")
     def _cells_exist(self) -> GridSpec:

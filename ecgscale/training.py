@@ -9,7 +9,7 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from ecgscale.data.stream import DigitalBatch, RecordSource, TrainingStream
 from ecgscale.models.encoder import Encoder
 from ecgscale.objectives.batch import Batch, make_batch
 from ecgscale.objectives.objective import Objective
-from ecgscale.specs import TrialSpec
+from ecgscale.specs import AugmentSpec, TrialSpec
 
 StateDict = dict[str, Tensor]
 
@@ -47,15 +47,15 @@ class Evaluation:
 class Pretraining(pl.LightningModule):
     """Encoder and objective with AdamW, linear warm-up and cosine decay to zero."""
 
-    def __init__(self, encoder: Encoder, objective: Objective, spec: TrialSpec, scale: float) -> None:
+    def __init__(self, encoder: Encoder, objective: Objective, spec: TrialSpec, scale: Sequence[float]) -> None:
         super().__init__()
         self.encoder = encoder
         self.objective = objective
         self.spec = spec
         self.scale = scale
 
-    def normalised(self, batch: DigitalBatch) -> Batch:
-        """Cast and normalised on the module's device."""
+    def normalised(self, batch: DigitalBatch, augment: AugmentSpec | None = None) -> Batch:
+        """Cropped, cast and normalised on the module's device; changed at random when `augment` says how."""
         moved = batch.to(self.device)
         return make_batch(
             moved.digital,
@@ -65,13 +65,15 @@ class Pretraining(pl.LightningModule):
             scale=self.scale,
             normalise=self.spec.input.normalise,
             key=moved.key,
+            n_samples=self.spec.input.n_samples,
+            augment=augment,
         )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # int16 travels in `normalised`
 
     def training_step(self, batch: DigitalBatch, batch_idx: int) -> Tensor:
-        scored = self.objective(self.encoder, self.normalised(batch))
+        scored = self.objective(self.encoder, self.normalised(batch, self.spec.train.augment))
         loss: Tensor = scored.loss_sum / scored.weight.clamp(min=1)
         return loss
 

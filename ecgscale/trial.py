@@ -30,8 +30,9 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from ecgscale.conventions import CODE_LABELS
+from ecgscale.data.packing import packed
 from ecgscale.data.splits import TEST, TRAIN, VALIDATION, fraction_rows, split_rows
-from ecgscale.data.store import PackedStore, open_store, packed, store_name
+from ecgscale.data.store import PackedStore, open_store, store_name
 from ecgscale.data.stream import RecordSource, TrainingStream
 from ecgscale.errors import DataError, EcgscaleError
 from ecgscale.execution import Execution
@@ -94,7 +95,7 @@ def _train_and_score(spec: TrialSpec, execution: Execution, device: torch.device
         pl.seed_everything(spec.seed, workers=True, verbose=False)
         store = _store(spec, spec.train_on, execution)
         parts = split_rows(store.index, spec.split)
-        train_rows = fraction_rows(store.index, parts[TRAIN], spec.data_fraction, spec.split.seed)
+        train_rows = fraction_rows(store.index, parts[TRAIN], spec.data_fraction, spec.split)
         if len(train_rows) != spec.n_records:
             raise DataError(
                 f"planned with {spec.n_records} training records, the data hold {len(train_rows)}; plan again"
@@ -181,7 +182,8 @@ def _transfer(
         if spec.probe.fit_on == "source":
             populations = source | {TEST: _part(module, target, np.arange(len(target)))}
         else:
-            populations = {n: _part(module, target, rows) for n, rows in split_rows(target.index, spec.split).items()}
+            rows = split_rows(target.index, spec.split, elsewhere=True)
+            populations = {name: _part(module, target, members) for name, members in rows.items()}
         scores.extend(score_tasks(population, populations, spec.probe, seen_labels=CODE_LABELS))
     return tuple(scores)
 

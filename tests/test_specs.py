@@ -8,7 +8,8 @@ from ecgscale.conventions import CODE_LABELS
 from ecgscale.errors import SpecError
 from ecgscale.ladder import RUNGS
 from ecgscale.plan import plan
-from ecgscale.specs import Budget, GridSpec, InputSpec, LearningRateRule, TrialSpec, load_grid
+from ecgscale.ready_made_tasks import READY_MADE
+from ecgscale.specs import AugmentSpec, Budget, FoldSpec, GridSpec, InputSpec, LearningRateRule, TrialSpec, load_grid
 
 
 def refusal(grid_from, changes: dict[str, str]) -> str:
@@ -36,6 +37,8 @@ UNKNOWN = [
     ("{base: 3e-3}", "{base: 3e-3, ref: 1}", "train.learning_rate.resnet.ref", ["base", "reference_width"]),
     ("tasks:", "task:", "probe.task", ["tasks", "fit_on", "l2"]),
     ("column: is_male}", "colum: is_male}", "probe.tasks.1.colum", ["name", "column", "above"]),
+    ("{seed: 0,", "{folds: {colum: x}, seed: 0,", "data.split.folds.colum", ["column", "validation", "test"]),
+    ("  batch_size: 16", "  augment: {noise: 1}\n  batch_size: 16", "train.augment.noise", ["noise_mv", "gain"]),
 ]
 
 
@@ -85,6 +88,29 @@ WRONG = [
     ("question: Does it run?\n", "", r":1: question: is missing"),
     ("  train_on: A\n", "", r":4: data\.train_on: is missing"),
     ("above: 65}", "above: 65, kind: regression}", r"probe\.tasks\.2: task over_65: `above` makes a binary task"),
+    ("column: SB}", "kind: multilabel}", r":28: probe\.tasks\.0: task SB: a multilabel task has `columns`"),
+    ("column: SB}", "columns: [SB]}", r"probe\.tasks\.0: task SB: a binary task has `column`, no `columns`"),
+    ("column: SB}", "kind: multilabel, columns: [SB, SB]}", r"probe\.tasks\.0: task SB: column 'SB' is named twice"),
+    ("column: SB}", "kind: multiclass, column: x}", r"probe\.tasks\.0: task SB: a multiclass task lists its `classes`"),
+    ("column: SB}", "kind: multiclass, column: x, classes: [a]}", r"task SB: `classes` are at least two"),
+    ("column: SB}", "kind: multiclass, column: x, classes: [a, 1]}", r"all words or all whole numbers"),
+    ("column: SB}", "kind: multiclass, column: x, classes: [a, a]}", r"task SB: class 'a' is named twice"),
+    ("column: SB}", "kind: multiclass, column: x, classes: [yes, no]}", r"probe\.tasks\.0\.classes\.0.*True"),
+    ("column: SB}", "column: SB, classes: [a, b]}", r"task SB: .* `classes`, other tasks have none"),
+    ("column: SB}", "column: SB, unit: mV}", r"task SB: `unit` is that of a regression task"),
+    ("kind: regression}", "kind: regression, missing: negative}", r"tasks\.3: task age: .* is for 0/1 columns"),
+    ("{name: SB, column: SB}", "code7", r":28: probe\.tasks\.0: no ready-made .* 'code7'; there are code6, .*cpsc9"),
+    ("{name: SB, column: SB}", "age", r"probe\.tasks: task 'age' is named twice"),
+    ("patch_samples: 16}", "patch_samples: 16, store_samples: 512}", r"store_samples 512 is less than n_samples"),
+    ("  batch_size: 16", "  augment: {random_crop: true}\n  batch_size: 16", r"random_crop: needs an input"),
+    ("  batch_size: 16", "  augment: {gain: 0.1}\n  batch_size: 16", r"gain: zscore takes it out again"),
+    ("  batch_size: 16", "  augment: {lead_dropout: 1}\n  batch_size: 16", r"augment\.lead_dropout: .*less than 1"),
+    ("  batch_size: 16", "  augment: {noise_mv: -1}\n  batch_size: 16", r"augment\.noise_mv: .*greater than or equal"),
+    ("{seed: 0,", "{folds: {column: x}, seed: 0,", r"data\.split\.folds: folds: names no fold"),
+    ("{seed: 0,", "{folds: {column: x, test: [1], validation: [1]}, seed: 0,", r"folds: fold '1' is named twice"),
+    ("{seed: 0,", "{folds: {column: x, test: 10}, seed: 0,", r"data\.split\.folds\.test: .*list in square brackets"),
+    ("{seed: 0,", "{folds: {column: x, test: [1]}, temporal: day, seed: 0,", r"data\.split: folds and temporal both"),
+    ("{seed: 0,", "{stratify_on: [AF, AF], seed: 0,", r"data\.split: stratify_on: column 'AF' is named twice"),
     ("transfer_to: [B]", "transfer_to: [B, C, B]", r":6: data\.transfer_to: population 'B' is named twice"),
     ("train:\n", "labels: [AF, RBBB, AF]\ntrain:\n", r":18: labels: label 'AF' is named twice"),
     ("name: over_65", "name: male", r":27: probe\.tasks: task 'male' is named twice"),
@@ -168,6 +194,40 @@ def test_defaults_are_the_six_labels_and_one_seed(tiny_grid):
     assert tiny_grid.axes.seed == (0,)
 
 
+def test_a_ready_made_task_is_what_it_stands_for(grid_from):
+    """So the identity does not know the shorthand."""
+    short = grid_from({"{name: SB, column: SB}": "code6", "{name: male, column: is_male}": "sex"})
+    long = grid_from(
+        {
+            "{name: SB, column: SB}": f"{{name: code6, kind: multilabel, columns: [{', '.join(CODE_LABELS)}]}}",
+            "{name: male, column: is_male}": "{name: sex, column: is_male}",
+        }
+    )
+    assert short == long and ids(short) == ids(long)
+    assert short.probe.tasks[0].columns == CODE_LABELS
+
+
+def test_every_ready_made_task_is_valid_and_they_go_together(grid_from):
+    text = "\n    - ".join(name for name in READY_MADE if name != "age")
+    tasks = grid_from({"{name: SB, column: SB}": text}).probe.tasks
+    assert {task.name for task in tasks} >= set(READY_MADE)
+
+
+def test_what_is_stored_is_what_is_seen_unless_more_is_asked_for(grid_from, tiny_grid):
+    assert tiny_grid.input.stored_samples == 1024
+    wider = grid_from({"n_samples: 1024": "n_samples: 1024, store_samples: 1200"}).input
+    assert (wider.stored_samples, wider.n_samples, wider.shape) == (1200, 1024, tiny_grid.input.shape)
+
+
+def test_nothing_is_augmented_unless_asked_for(tiny_grid):
+    assert tiny_grid.train.augment == AugmentSpec(random_crop=False, noise_mv=0, gain=0, lead_dropout=0)
+
+
+def test_folds_may_be_numbers_or_words(grid_from):
+    split = grid_from({"{seed: 0,": "{seed: 0, folds: {column: site, validation: [9, b], test: [10]},"}).data.split
+    assert split.folds == FoldSpec(column="site", validation=(9, "b"), test=(10,))
+
+
 def test_specs_can_not_be_changed(tiny_grid):
     with pytest.raises(ValueError, match="frozen"):
         tiny_grid.input.fs_hz = 400.0
@@ -204,6 +264,8 @@ def ids(grid: GridSpec) -> list[str]:
         {"batch_size: 16": "batch_size: 16\n  weight_decay: 0.05"},  # a default, spelled out
         {"n_train_records: 200": "n_train_records: 200  # as declared"},
         {"paradigm: [sl, ssl]": "paradigm: [ssl, sl]"},
+        {"batch_size: 16": "batch_size: 16\n  augment: {random_crop: false, gain: 0}"},
+        {"{seed: 0,": "{seed: 0, stratify_on: [1dAVb, RBBB, LBBB, SB, AF, ST],"},
     ],
 )  # fmt: skip
 def test_writing_the_same_otherwise_keeps_every_identity(grid_from, tiny_grid, changes):
@@ -218,6 +280,11 @@ def test_writing_the_same_otherwise_keeps_every_identity(grid_from, tiny_grid, c
         {"{seed: 0,": "{seed: 1,"},
         {"validation: 0.15": "validation: 0.2"},
         {"test: 0.25": "test: 0.2"},
+        {"{seed: 0,": "{seed: 0, stratify_on: [AF],"},
+        {"{seed: 0,": "{seed: 0, temporal: exam_date,"},
+        {"{seed: 0,": "{seed: 0, folds: {column: strat_fold, test: [10]},"},
+        {"batch_size: 16": "batch_size: 16\n  augment: {noise_mv: 0.01}"},
+        {"patch_samples: 16": "patch_samples: 16, store_samples: 1200"},
         {"fs_hz: 100": "fs_hz: 200"},
         {"n_samples: 1024": "n_samples: 512"},
         {"patch_samples: 16": "patch_samples: 32"},

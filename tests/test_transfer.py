@@ -10,7 +10,7 @@ from ecgscale.data.splits import TEST, TRAIN, VALIDATION
 from ecgscale.errors import DataError
 from ecgscale.results import TaskScore
 from ecgscale.specs import ProbeSpec, TaskSpec
-from ecgscale.transfer import Part, score_tasks, task_target
+from ecgscale.transfer import Part, score_tasks
 
 SIZES = {TRAIN: 400, VALIDATION: 200, TEST: 400}
 
@@ -118,15 +118,27 @@ USELESS = {
 }
 
 
-@pytest.mark.parametrize("reason", USELESS)
-def test_a_task_that_can_not_be_fitted_here_is_left_out_and_the_others_are_not(reason):
-    parts = make_parts(AF=USELESS[reason], SB=lambda rng, x: x[:, 0] > 0)
-    (found,) = score(parts, AF, TaskSpec(name="SB", column="SB"))
-    assert found.task == "SB"
+@pytest.mark.parametrize("why", USELESS)
+def test_a_task_that_can_not_be_fitted_here_says_why_and_the_others_are_scored(why):
+    parts = make_parts(AF=USELESS[why], SB=lambda rng, x: x[:, 0] > 0)
+    not_fitted, fitted = score(parts, AF, TaskSpec(name="SB", column="SB"))
+    reasons = {"one class": "every training record has the same value", "no value": "no train record has a value"}
+    assert (not_fitted.task, not_fitted.reason) == ("AF", reasons[why])
+    assert not_fitted.loss is not_fitted.constant_loss is not_fitted.auroc is not_fitted.l2 is None
+    assert fitted.task == "SB" and fitted.loss < 0.1 and fitted.reason is None
 
 
-def test_a_number_that_never_varies_is_left_out():
-    assert score(make_parts(age=lambda rng, x: np.full(len(x), 65.3)), AGE) == ()
+def test_a_number_that_never_varies_has_no_loss():
+    (found,) = score(make_parts(age=lambda rng, x: np.full(len(x), 65.3)), AGE)
+    assert found.loss is None and found.reason == "every training record has the same value"
+
+
+@pytest.mark.parametrize("part", [VALIDATION, TEST])
+def test_a_part_without_values_is_named(part):
+    parts = make_parts(AF=lambda rng, x: x[:, 0] > 0)
+    parts[part] = Part(parts[part].features, parts[part].exams.assign(AF=np.nan))
+    (found,) = score(parts, AF)
+    assert found.loss is None and found.reason == f"no {part} record has a value"
 
 
 def test_a_test_set_of_one_class_has_a_loss_and_no_auroc():
@@ -159,21 +171,79 @@ def test_one_extreme_test_record_does_not_make_the_loss_infinite():
     assert math.isfinite(found.loss)
 
 
+# --- several labels, several classes -------------------------------------------------------------------------------
+
+
+def test_a_multilabel_task_is_read_out_column_by_column():
+    parts = make_parts(AF=lambda rng, x: x[:, 0] > 0, MI=lambda rng, x: x[:, 1] > 1, ST=lambda rng, x: np.zeros(len(x)))
+    both = TaskSpec(name="both", kind="multilabel", columns=("AF", "MI", "ST"))
+    af, mi, st = score(parts, both)
+    assert [s.task for s in (af, mi, st)] == ["both:AF", "both:MI", "both:ST"]
+    assert {s.kind for s in (af, mi, st)} == {"binary"}
+    assert (af.seen, mi.seen) == (True, False)
+    assert af.auroc > 0.99 and mi.auroc > 0.99
+    assert st.loss is None and st.reason  # a column of one value is marked, and spoils no other
+    (alone,) = score(parts, AF)
+    assert alone == af.model_copy(update={"task": "AF"})
+
+
+def test_columns_of_a_multilabel_task_lack_values_each_by_itself():
+    def with_gaps(rng, x):
+        return np.where(np.arange(len(x)) % 4 == 0, np.nan, x[:, 1] > 0)
+
+    parts = make_parts(AF=lambda rng, x: x[:, 0] > 0, MI=with_gaps)
+    af, mi = score(parts, TaskSpec(name="both", kind="multilabel", columns=("AF", "MI")))
+    assert (af.n_test, mi.n_test) == (400, 300)
+
+
+RHYTHM = TaskSpec(name="rhythm", kind="multiclass", column="rhythm", classes=("SR", "AFIB", "PACE"))
+
+
+def three_rhythms(rng, x):
+    return np.array(RHYTHM.classes)[(x[:, 0] > 0).astype(int) + (x[:, 0] > 1)]
+
+
+def test_classes_that_can_be_read_off_are_read_off():
+    (found,) = score(make_parts(rhythm=three_rhythms), RHYTHM)
+    assert (found.kind, found.task, found.n_test_positive, found.mae) == ("multiclass", "rhythm", None, None)
+    assert found.loss < 0.2 and found.auroc > 0.97
+    share = np.array([0.5, 0.341, 0.159])
+    assert found.constant_loss == pytest.approx(-(share * np.log(share)).sum(), abs=0.05)
+
+
+def test_classes_of_noise_cost_what_their_frequencies_do():
+    (found,) = score(make_parts(width=40, rhythm=lambda rng, x: rng.choice(RHYTHM.classes, len(x))), RHYTHM)
+    assert found.loss == pytest.approx(math.log(3), rel=0.05)
+    assert found.constant_loss == pytest.approx(math.log(3), rel=0.02)
+    assert found.auroc == pytest.approx(0.5, abs=0.06)
+
+
+def test_the_order_of_the_classes_changes_no_loss():
+    parts = make_parts(rhythm=three_rhythms)
+    (one,) = score(parts, RHYTHM)
+    (other,) = score(parts, RHYTHM.model_copy(update={"classes": ("PACE", "SR", "AFIB")}))
+    assert other.loss == pytest.approx(one.loss, rel=1e-3) and other.auroc == pytest.approx(one.auroc, rel=1e-4)
+
+
+def test_a_class_that_training_lacks_costs_much_but_not_everything():
+    parts = make_parts(rhythm=three_rhythms)
+    for name in (TRAIN, VALIDATION):
+        parts[name] = Part(parts[name].features, parts[name].exams.replace("PACE", "AFIB"))
+    (found,) = score(parts, RHYTHM)
+    n_unknown = (parts[TEST].exams["rhythm"] == "PACE").sum()
+    assert found.loss == pytest.approx(n_unknown / 400 * math.log(403), rel=0.1)
+    assert math.isfinite(found.constant_loss)
+
+
+def test_numbers_have_their_error_in_their_unit():
+    parts = make_parts(age=lambda rng, x: 60 + 15 * x[:, 1] + rng.choice([-4.0, 4.0], len(x)))
+    (found,) = score(parts, AGE.model_copy(update={"unit": "years"}))
+    assert found.mae == pytest.approx(4, abs=0.3) and found.unit == "years"
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
 def test_a_column_that_is_not_there_is_named_with_task_and_population():
     with pytest.raises(DataError, match=r"population 'B': task 'AF' wants column 'AF'; exams\.csv has none"):
         score(make_parts(SB=lambda rng, x: x[:, 0] > 0), AF)
-
-
-@pytest.mark.parametrize("values", [[0, 1, 2], [0.5, 1, 0], [-1, 1, 1]])
-def test_a_column_that_is_no_class_is_named_with_task_population_and_way_out(values):
-    with pytest.raises(DataError, match=r"population 'B': column 'AF' is not 0/1; give task 'AF' an `above`"):
-        task_target(pd.DataFrame({"AF": values}), AF, "B")
-
-
-@pytest.mark.parametrize("task", [AGE, TaskSpec(name="age", column="age", above=65)])
-def test_a_column_of_words_is_named_with_task_and_population(task):
-    with pytest.raises(DataError, match=r"population 'B': column 'age' .*task 'age'"):
-        task_target(pd.DataFrame({"age": ["old", "young"]}), task, "B")

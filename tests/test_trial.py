@@ -10,15 +10,17 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from ecgscale import training, trial
 from ecgscale.conventions import CODE_LABELS
-from ecgscale.data.store import packed
+from ecgscale.data.packing import packed
+from ecgscale.data.populations import populations
 from ecgscale.data.stream import TrainingStream
 from ecgscale.execution import Execution
-from ecgscale.plan import Plan, planned
+from ecgscale.plan import Plan, plan, planned
 from ecgscale.results import RunRecord, Status, append, read
 from ecgscale.specs import TrialSpec
 from ecgscale.trial import run_trial
@@ -162,7 +164,7 @@ def test_without_tasks_or_populations_there_is_no_transfer(tiny_plan, execution)
     assert record.status == Status.COMPLETED and record.transfer == ()
 
 
-@pytest.mark.parametrize("changes", [{"normalise": "fixed"}, {"bandpass_hz": (0.5, 40.0)}])
+@pytest.mark.parametrize("changes", [{"normalise": "fixed"}, {"bandpass_hz": (0.5, 40.0)}, {"store_samples": 1100}])
 def test_other_inputs_train_too(tiny_plan, tiny_grid, data_dir, tmp_path, changes):
     wanted = tiny_grid.input.model_copy(update=changes)
     for population in ("A", "B"):
@@ -173,6 +175,47 @@ def test_other_inputs_train_too(tiny_plan, tiny_grid, data_dir, tmp_path, change
     spec = spec_of(tiny_plan, "resnet-ssl", input=wanted.model_dump())
     record = run_trial(spec, Execution(tmp_path, tmp_path / "results", "tiny"))
     assert (record.status, record.reason) == (Status.COMPLETED, None)
+
+
+def test_augmentation_changes_training_and_repeats(tiny_plan, execution):
+    train = spec_of(tiny_plan).train.model_dump() | {"augment": {"noise_mv": 0.1, "lead_dropout": 0.2}}
+    plain, *augmented = (
+        run_trial(spec_of(tiny_plan, "resnet-ssl", **changes), execution)
+        for changes in ({}, {"train": train}, {"train": train})
+    )
+    assert losses(augmented[0]) == losses(augmented[1])
+    assert augmented[0].id_loss != plain.id_loss
+    assert augmented[0].id_constant_loss == plain.id_constant_loss  # what is evaluated is as it was
+
+
+def test_tasks_of_every_kind_are_scored(tiny_plan, execution):
+    tasks = [
+        "code6",
+        {"name": "sex", "kind": "multiclass", "column": "is_male", "classes": [0, 1]},
+        {"name": "potassium", "kind": "regression", "column": "potassium_mmol_l", "unit": "mmol/l"},
+    ]
+    record = run_trial(spec_of(tiny_plan, probe={"tasks": tasks}), execution)
+    assert record.status == Status.COMPLETED
+    *labels, sex, potassium = record.transfer
+    assert [score.task for score in labels] == [f"code6:{label}" for label in CODE_LABELS]
+    assert all(score.seen and (score.loss is None) == (score.reason is not None) for score in labels)
+    assert (sex.kind, sex.n_test_positive) == ("multiclass", None) and 0.4 < sex.loss < 1.2
+    assert potassium.mae > 0 and potassium.unit == "mmol/l"
+
+
+def test_a_trial_may_be_tested_on_the_latest_patients(tiny_plan, tiny_grid, data_dir, tmp_path):
+    """The row's tests are of the temporal split; a population without dates is split at random."""
+    for population in ("A", "B"):
+        shutil.copytree(data_dir / population, tmp_path / population, ignore=shutil.ignore_patterns("packed"))
+    exams = pd.read_csv(tmp_path / "A" / "exams.csv")
+    day = pd.Timestamp("2010-01-01") + pd.to_timedelta(exams["patient_id"].rank(), unit="D")
+    exams.assign(exam_date=day.dt.strftime("%Y-%m-%d")).to_csv(tmp_path / "A" / "exams.csv", index=False)
+    split = tiny_grid.data.split.model_copy(update={"temporal": "exam_date"})
+    grid = tiny_grid.model_copy(update={"data": tiny_grid.data.model_copy(update={"split": split})})
+    spec = spec_of(plan(grid, populations(grid, tmp_path)))
+    record = run_trial(spec, Execution(tmp_path, tmp_path / "results", "tiny"))
+    assert (record.status, record.reason) == (Status.COMPLETED, None)
+    assert record.n_records == spec.n_records
 
 
 # --- the weights that count ----------------------------------------------------------------------------------------

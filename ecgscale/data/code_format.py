@@ -2,7 +2,7 @@
 
 Reading joins table and traces on `exam_id`, never on row numbers, and hands out signals in millivolts (or z-scores).
 Writing makes a folder that other CODE-15 % programs read, or nothing: a half-written folder never carries the name.
-Every other source is converted to this format first (`ecgscale.data.sources`).
+Every other source is converted to this format first (`ecgscale.data.importing`).
 """
 
 import hashlib
@@ -13,57 +13,48 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ecgscale.conventions import CODE_FS_HZ, CODE_MV_PER_UNIT, CODE_N_SAMPLES, LEADS
+from ecgscale.conventions import CODE_FS_HZ, LEADS
 from ecgscale.data.exams_table import find_table, in_release_order, read_table, some
+from ecgscale.data.trace_part import (
+    NO_EXAM,
+    SHAPE,
+    PartWriter,
+    Signal,
+    TracePart,
+    Unit,
+    compressed,
+    mv_per_stored_unit,
+    open_part,
+    to_stored,
+)
 from ecgscale.errors import DataError
 
-Unit = Literal["mV", "zscore"]
-Signal = NDArray[np.float32]
-"""(exam, sample, lead), `CODE_N_SAMPLES` × 12, leads in the order of `ecgscale.conventions.LEADS`."""
+__all__ = [
+    "RECORDS_PER_PART",
+    "CodeFolder",
+    "CodeWriter",
+    "Signal",
+    "TracePart",
+    "Unit",
+    "bad_records",
+    "open_code",
+    "publish",
+    "require_free",
+]
 
-N_LEADS = len(LEADS)
-_TRACE_NAMES, _ID_NAMES = ("tracings", "signal"), ("exam_id", "id_exam")
+RECORDS_PER_PART = 20_000
+"""Exams per HDF5 file, as in CODE-15 %."""
 
 # Rows per read when a chunk holds many records (h5py's automatic chunks span 125): a chunk is decompressed once per
 # read that touches it, so reads cover whole chunks. 1,024 float32 records are 200 MB, our limit for one read.
 _MAX_ROWS_PER_READ = 1024
 _FINGERPRINT_ROWS = 8
-
-# What h5py raises on damaged files, depending on where the damage is.
-_HDF5_ERRORS = (OSError, RuntimeError, KeyError, UnicodeDecodeError)
-
-_NO_EXAM = -1
-"""The id of a row that holds no exam: every part of CODE-15 % has one all-zero row with exam_id 0 too many."""
-
-
-@dataclass(frozen=True, eq=False)
-class TracePart:
-    """One HDF5 file of a folder. Row i is exam `ids[i]`; `to_unit` turns stored numbers into the folder's unit."""
-
-    path: Path
-    trace_name: str
-    ids: NDArray[np.int64]
-    chunk_rows: int
-    to_unit: float
-
-    def slice(self, start: int, stop: int) -> Signal:
-        """Rows start to stop as (exam, sample, lead) float32 in the folder's unit."""
-        try:
-            with h5py.File(self.path) as file:
-                stored = file[self.trace_name][start:stop]
-        except _HDF5_ERRORS as error:
-            raise _unreadable(self.path, f"rows {start}-{stop - 1}: {error}") from error
-        signal: Signal = stored.astype(np.float32, copy=False)
-        if self.to_unit != 1.0:
-            signal *= np.float32(self.to_unit)
-        return signal
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +81,11 @@ class CodeFolder:
     parts: tuple[TracePart, ...]
     n_without_trace: int = 0
     n_unlisted: int = 0
+
+    @property
+    def slow_random_access(self) -> str:
+        """Why nobody should train from these files directly (see `TracePart`); empty if nothing is against it."""
+        return next((part.slow_random_access for part in self.parts if part.slow_random_access), "")
 
     def batches(self, size: int = 256) -> Iterator[tuple[NDArray[np.int64], Signal]]:
         """All signals, in the order in which they lie in the files.
@@ -122,7 +118,7 @@ class CodeFolder:
         wanted = np.atleast_1d(np.asarray(rows, dtype=np.int64))
         by_name = {part.path.name: part for part in self.parts}
         where = self.exams[["trace_file", "trace_row"]].iloc[wanted]
-        signal = np.empty((len(wanted), CODE_N_SAMPLES, N_LEADS), dtype=np.float32)
+        signal = np.empty((len(wanted), *SHAPE), dtype=np.float32)
         for k, (name, row) in enumerate(where.itertuples(index=False, name=None)):
             signal[k] = by_name[name].slice(row, row + 1)[0]
         return signal
@@ -161,7 +157,7 @@ def open_code(folder: Path, *, mv_per_unit: float | None = None, partial: bool =
     if not files:
         zips = " (unzip its *.zip files first)" if any(folder.glob("*.zip")) else ""
         raise DataError(f"{folder}: no *.hdf5 part beside {table_path.name}{zips}")
-    opened = [_open_part(path, mv_per_unit) for path in files]
+    opened = [open_part(path, mv_per_unit) for path in files]
     formats = {form for _, form in opened}
     if len(formats) > 1:
         raise DataError(f"{folder}: its parts differ in unit or mv_per_unit ({some(sorted(map(str, formats)))})")
@@ -177,7 +173,7 @@ def open_code(folder: Path, *, mv_per_unit: float | None = None, partial: bool =
     if found.empty:
         raise DataError(f"{folder}: no exam of {table_path.name} has a trace in its HDF5 parts")
     unit, factor = opened[0][1]
-    n_unlisted = sum(int((part.ids != _NO_EXAM).sum()) for part in parts) - len(found)
+    n_unlisted = sum(int((part.ids != NO_EXAM).sum()) for part in parts) - len(found)
     return CodeFolder(folder, found, unit, factor, CODE_FS_HZ, parts, without, n_unlisted)
 
 
@@ -194,16 +190,12 @@ class CodeWriter:
     """Writes a CODE-format folder; a context manager.
 
     Everything goes to a hidden folder beside the target and is renamed at the end. After an exception nothing is left.
-
-    Signals are stored as float32 in the releases' unit (2 × mV), rounded to 2^-10 of it (0.49 µV, so the error is at
-    most 0.25 µV) and compressed with shuffle + lzf, one record per chunk. Measured on 280 real records, one core:
-    about 900 records/s and 77 kB per record, against 480/s and 65 kB with gzip, 4,000/s and 197 kB uncompressed, and
-    13,000/s and 98 kB as int16 with a scale, which other CODE programs would read as numbers 1,000 times too large.
+    Signals are rounded by at most 0.25 µV and compressed (see `trace_part.compressed`).
 
     Args:
         folder: The target; must not exist unless `overwrite`.
         unit: Unit of the signals that will be appended.
-        records_per_part: Exams per HDF5 file; 20,000 in CODE-15 %.
+        records_per_part: Exams per HDF5 file.
         overwrite: Replace an existing folder, once the new one is complete.
         provenance: Where the data come from; written to `provenance.json` with the counts. May be filled until the end.
     """
@@ -213,27 +205,23 @@ class CodeWriter:
         folder: Path,
         *,
         unit: Unit = "mV",
-        records_per_part: int = 20_000,
+        records_per_part: int = RECORDS_PER_PART,
         overwrite: bool = False,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self.unit = unit
-        self.mv_per_unit = CODE_MV_PER_UNIT if unit == "mV" else 1.0
         self.records_per_part = records_per_part
         self.overwrite = overwrite
         self.provenance: dict[str, Any] = dict(provenance or {})
         self._building = folder.parent / f".{folder.name}.writing-{os.getpid()}"
         self._tables: list[pd.DataFrame] = []
         self._ids: set[int] = set()
-        self._file: h5py.File | None = None
+        self._part: PartWriter | None = None
         self._n_parts = 0
 
     def __enter__(self) -> Self:
-        if self.folder.exists() and not self.overwrite:
-            raise DataError(f"{self.folder}: exists already; delete it, choose another folder, or ask to overwrite it")
-        if self.folder.exists() and not (self.folder / "exams.csv").is_file():
-            raise DataError(f"{self.folder}: is not in CODE format, so it is not overwritten; choose another folder")
+        require_free(self.folder, overwrite=self.overwrite)
         if self._building.exists():  # an earlier process with our id was killed
             shutil.rmtree(self._building)
         self._building.mkdir(parents=True)
@@ -246,10 +234,8 @@ class CodeWriter:
             exams: One row per exam, with `exam_id` and any other columns.
             signal: (exam, sample, lead) in the writer's unit, one row per row of `exams`.
         """
-        if signal.shape != (len(exams), CODE_N_SAMPLES, N_LEADS):
-            raise DataError(
-                f"{self.folder}: signal has shape {signal.shape}, expected {(len(exams), CODE_N_SAMPLES, N_LEADS)}"
-            )
+        if signal.shape != (len(exams), *SHAPE):
+            raise DataError(f"{self.folder}: signal has shape {signal.shape}, expected {(len(exams), *SHAPE)}")
         ids = exams["exam_id"].to_numpy(dtype=np.int64)
         repeated = [int(x) for x in ids if x in self._ids] or list(ids[pd.Series(ids).duplicated()])
         if repeated:
@@ -266,8 +252,10 @@ class CodeWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._file is not None:
-                self._file.close()
+            if self._part is not None and kind is not None:
+                self._part.abandon()
+            elif self._part is not None:
+                self._part.close()
             if kind is None:
                 self._finish()
         except OSError as problem:
@@ -278,126 +266,53 @@ class CodeWriter:
 
     def _append_to_part(self, exams: pd.DataFrame, ids: NDArray[np.int64], signal: Signal) -> int:
         """Writes as many exams as the current part takes; returns how many."""
-        if self._file is None or len(self._file["exam_id"]) >= self.records_per_part:
-            self._start_part()
-        assert self._file is not None
-        before = len(self._file["exam_id"])
-        n = min(len(ids), self.records_per_part - before)
-        for name in ("exam_id", "tracings"):
-            self._file[name].resize(before + n, axis=0)
-        self._file["exam_id"][before:] = ids[:n]
-        self._file["tracings"][before:] = self._stored(signal[:n])
+        if self._part is None or len(self._part) >= self.records_per_part:
+            if self._part is not None:
+                self._part.close()
+            self._part = PartWriter(self._building / f"exams_part{self._n_parts}.hdf5", self.unit)
+            self._n_parts += 1
+        n = min(len(ids), self.records_per_part - len(self._part))
+        self._part.append(ids[:n], [compressed(stored) for stored in to_stored(signal[:n], self.unit)])
         table = exams.iloc[:n].drop(columns=["trace_row"], errors="ignore")
-        self._tables.append(table.assign(trace_file=Path(self._file.filename).name))
+        self._tables.append(table.assign(trace_file=self._part.path.name))
         return n
-
-    def _stored(self, signal: Signal) -> Signal:
-        """Millivolts (or z-scores) on the grid of the stored unit; a power of two keeps the mantissas short."""
-        steps = signal * np.float32(2.0**10 / self.mv_per_unit)
-        np.rint(steps, out=steps)
-        steps *= np.float32(2.0**-10)
-        return steps
-
-    def _start_part(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = h5py.File(self._building / f"exams_part{self._n_parts}.hdf5", "w")
-        self._n_parts += 1
-        self._file.create_dataset("exam_id", shape=(0,), maxshape=(None,), chunks=(4096,), dtype="<i8")
-        shape = (CODE_N_SAMPLES, N_LEADS)
-        tracings = self._file.create_dataset(
-            "tracings",
-            shape=(0, *shape),
-            maxshape=(None, *shape),
-            chunks=(1, *shape),
-            dtype="<f4",
-            compression="lzf",
-            shuffle=True,
-        )
-        tracings.attrs.update(unit=self.unit, mv_per_unit=self.mv_per_unit, fs_hz=CODE_FS_HZ, leads=list(LEADS))
 
     def _finish(self) -> None:
         if not self._tables:
             raise DataError(f"{self.folder}: no record to write")
-        exams = in_release_order(pd.concat(self._tables, ignore_index=True))
-        exams.to_csv(self._building / "exams.csv", index=False)
-        form = {"unit": self.unit, "mv_per_unit": self.mv_per_unit, "fs_hz": CODE_FS_HZ, "leads": LEADS}
-        facts = {"n_exams": len(exams), "n_parts": self._n_parts, **form, **self.provenance}
-        (self._building / "provenance.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        replaced = self._building.with_name(f"{self._building.name}-replaced")
-        if self.folder.exists():
-            os.rename(self.folder, replaced)
-        os.rename(self._building, self.folder)
-        shutil.rmtree(replaced, ignore_errors=True)
+        exams = pd.concat(self._tables, ignore_index=True)
+        publish(self._building, self.folder, exams, unit=self.unit, provenance=self.provenance)
 
 
-def _open_part(path: Path, mv_per_unit: float | None) -> tuple[TracePart, tuple[Unit, float]]:
-    """Ids, storage and unit of one HDF5 file; refuses what is not CODE format."""
-    try:
-        with h5py.File(path) as file:
-            traces, ids = _dataset(file, _TRACE_NAMES), _dataset(file, _ID_NAMES)
-            if traces is None:
-                raise DataError(
-                    f"{path}: no data set 'tracings' (or 'signal'); it has {some(sorted(file)) or 'nothing'}"
-                )
-            if traces.ndim != 3 or traces.shape[1:] != (CODE_N_SAMPLES, N_LEADS):
-                raise DataError(
-                    f"{path}: {traces.name} has shape {traces.shape}, expected (exams, {CODE_N_SAMPLES}, {N_LEADS}); "
-                    "import the source instead of opening it"
-                )
-            if ids is None or ids.shape != traces.shape[:1]:
-                raise DataError(
-                    f"{path}: {len(traces)} traces need a data set 'exam_id' of the same length, "
-                    f"found {'none' if ids is None else ids.shape}. Traces are never matched by row number"
-                )
-            if not np.issubdtype(ids.dtype, np.integer):
-                raise DataError(f"{path}: {ids.name} has type {ids.dtype}, expected whole numbers")
-            form = _form(traces, mv_per_unit, path)
-            chunk_rows = 1 if traces.chunks is None else int(traces.chunks[0])
-            to_unit = _stored_scale(traces, path) * form[1]
-            return TracePart(path, traces.name[1:], _exam_ids(ids, traces), chunk_rows, to_unit), form
-    except _HDF5_ERRORS as error:
-        raise _unreadable(path, str(error)) from error
+def require_free(folder: Path, *, overwrite: bool) -> None:
+    """Raises DataError unless `folder` can be written: it does not exist, or is one of ours and may be replaced."""
+    if folder.exists() and not overwrite:
+        raise DataError(f"{folder}: exists already; delete it, choose another folder, or ask to overwrite it")
+    if folder.exists() and not (folder / "exams.csv").is_file():
+        raise DataError(f"{folder}: is not in CODE format, so it is not overwritten; choose another folder")
 
 
-def _dataset(file: h5py.File, names: Sequence[str]) -> h5py.Dataset | None:
-    return next((file[name] for name in names if isinstance(file.get(name), h5py.Dataset)), None)
+def publish(building: Path, folder: Path, exams: pd.DataFrame, *, unit: Unit, provenance: Mapping[str, Any]) -> None:
+    """Gives a folder of finished parts its table, its provenance and, last, its name.
 
-
-def _exam_ids(ids: h5py.Dataset, traces: h5py.Dataset) -> NDArray[np.int64]:
-    exam_ids: NDArray[np.int64] = ids[:].astype(np.int64)
-    for row in np.flatnonzero(exam_ids == 0):
-        if not traces[row].any():
-            exam_ids[row] = _NO_EXAM
-    return exam_ids
-
-
-def _form(traces: h5py.Dataset, mv_per_unit: float | None, path: Path) -> tuple[Unit, float]:
-    """Unit and millivolts per stored unit: what the caller says, else what the file says, else CODE's 0.5."""
-    fs_hz = float(traces.attrs.get("fs_hz", CODE_FS_HZ))
-    if fs_hz != CODE_FS_HZ:
-        raise DataError(f"{path}: sampled at {fs_hz:g} Hz, CODE format has {CODE_FS_HZ:g}; import it to resample")
-    leads = tuple(str(lead) for lead in traces.attrs.get("leads", LEADS))
-    if leads != LEADS:
-        raise DataError(f"{path}: leads are {', '.join(leads)}; CODE format has {', '.join(LEADS)}")
-    named = traces.attrs.get("unit", "mV")
-    if named not in ("mV", "zscore"):
-        raise DataError(f"{path}: attribute unit is {named!r}, expected 'mV' or 'zscore'")
-    unit: Unit = "zscore" if named == "zscore" else "mV"
-    if mv_per_unit is None:
-        mv_per_unit = float(traces.attrs.get("mv_per_unit", 1.0 if unit == "zscore" else CODE_MV_PER_UNIT))
-    return unit, mv_per_unit
-
-
-def _stored_scale(traces: h5py.Dataset, path: Path) -> float:
-    """Integers carry a scale to stored units; floats are stored units already."""
-    if np.issubdtype(traces.dtype, np.floating):
-        return 1.0
-    if not np.issubdtype(traces.dtype, np.integer):
-        raise DataError(f"{path}: {traces.name} has type {traces.dtype}, expected floating point or integers")
-    if "scale" not in traces.attrs:
-        raise DataError(f"{path}: {traces.name} has type {traces.dtype} but no attribute 'scale'; its unit is unknown")
-    return float(traces.attrs["scale"])
+    Args:
+        building: Holds the parts, on the same disk as `folder`; is renamed to it.
+        folder: The target; an existing one is replaced.
+        exams: One row per trace, with `trace_file`.
+        unit: Unit of the signals.
+        provenance: Where the data come from.
+    """
+    exams = in_release_order(exams)
+    exams.to_csv(building / "exams.csv", index=False)
+    n_parts = exams["trace_file"].nunique()
+    form = {"unit": unit, "mv_per_unit": mv_per_stored_unit(unit), "fs_hz": CODE_FS_HZ, "leads": LEADS}
+    facts = {"n_exams": len(exams), "n_parts": n_parts, **form, **provenance}
+    (building / "provenance.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    replaced = folder.parent / f".{folder.name}.replaced-{os.getpid()}"
+    if folder.exists():
+        os.rename(folder, replaced)
+    os.rename(building, folder)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _join(table: pd.DataFrame, parts: Sequence[TracePart], table_path: Path) -> pd.DataFrame:
@@ -426,9 +341,3 @@ def _whole_chunks(part: TracePart, size: int) -> Iterator[tuple[int, int]]:
     step = min(-(-size // part.chunk_rows) * part.chunk_rows, max(size, _MAX_ROWS_PER_READ))
     for start in range(0, len(part.ids), step):
         yield start, min(start + step, len(part.ids))
-
-
-def _unreadable(path: Path, why: str) -> DataError:
-    return DataError(
-        f"{path}: cannot be read as HDF5, it is damaged or not completely downloaded ({why}). Get it again"
-    )

@@ -23,6 +23,9 @@ RELEASE_ORDER = (
     *("patient_id", "death", "timey", "normal_ecg", "trace_file"),
 )
 
+_LARGEST_ID = 2**53
+"""Above this a number with a decimal point, which pandas makes of a column with gaps, is not exact any more."""
+
 _TRUE, _FALSE = {"true", "1", "1.0", "t"}, {"false", "0", "0.0", "f"}
 _MALE, _FEMALE = {"m", "male", "1", "1.0"}, {"f", "female", "0", "0.0"}
 
@@ -50,16 +53,33 @@ def read_table(path: Path) -> pd.DataFrame:
         where empty; codes such as 300 are kept), `is_male` (nullable boolean), the CODE labels that the file has
         (bool), and every other column as it is. Without a `patient_id` column every exam is its own patient.
     """
+    return normal_table(read_csv(path), path)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A csv as it is."""
     try:
-        table = pd.read_csv(path, low_memory=False)
-    except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        return pd.read_csv(path, low_memory=False)
+    except (OSError, ValueError) as error:  # pandas' parser errors and wrong encodings are ValueErrors
         raise DataError(f"{path}: cannot be read as a csv: {error}") from error
+
+
+def normal_table(table: pd.DataFrame, path: Path, *, repeated: bool = False) -> pd.DataFrame:
+    """The columns of `read_table` from a csv that was read already.
+
+    Args:
+        table: What `read_csv` gave, perhaps with columns added.
+        path: The csv, for messages.
+        repeated: Allow an exam_id on several lines, for a reader that refuses just these exams.
+    """
     table = table.rename(columns={old: new for old, new in _OTHER_NAMES.items() if new not in table.columns})
     if "exam_id" not in table.columns:
         raise DataError(f"{path}: no column exam_id (or id_exam); it has {', '.join(map(str, table.columns[:12]))}")
     if table.empty:
         raise DataError(f"{path}: has a header but no exams")
     table["exam_id"] = _exam_ids(table["exam_id"], path)
+    if not repeated:
+        _refuse_repeated(table["exam_id"], path)
     table["patient_id"] = _patient_ids(table, path)
     table["age"] = _ages(table, path)
     table["is_male"] = _is_male(table, path)
@@ -84,14 +104,16 @@ def some(values: object, limit: int = 5) -> str:
 
 def _exam_ids(column: pd.Series, path: Path) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce")
-    bad = numbers.isna() | (numbers % 1 != 0)
+    bad = numbers.isna() | (numbers % 1 != 0) | ~numbers.between(-_LARGEST_ID, _LARGEST_ID)
     if bad.any():
         raise DataError(f"{path}: exam_id must be a whole number; line {_line(bad)} has {column[bad].iloc[0]!r}")
-    ids = numbers.astype(np.int64)
+    return numbers.astype(np.int64)
+
+
+def _refuse_repeated(ids: pd.Series, path: Path) -> None:
     repeated = ids[ids.duplicated()].unique()
     if len(repeated):
         raise DataError(f"{path}: exam_id must be unique; repeated: {some(repeated)}. Delete the second lines")
-    return ids
 
 
 def _patient_ids(table: pd.DataFrame, path: Path) -> pd.Series:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ecgscale.data.code_format import open_code
+from ecgscale.data.packing import packed
 from ecgscale.data.splits import TRAIN, fraction_rows, split_rows
-from ecgscale.data.store import PackedStore, Progress, packed
+from ecgscale.data.store import PackedStore, Progress
 from ecgscale.data.tasks import task_target
 from ecgscale.errors import DataError
 from ecgscale.plan import Population
@@ -29,14 +30,22 @@ def populations(
     for name in (grid.data.train_on, *grid.data.transfer_to):
         store = _opened(grid, data, name, skip_bad, start_progress)
         _check_columns(grid, name, store)
-        fractions = {}
-        if name == grid.data.train_on:
-            train = split_rows(store.index, grid.data.split)[TRAIN]
-            fractions = {
-                f: len(fraction_rows(store.index, train, f, grid.data.split.seed)) for f in grid.axes.data_fraction
-            }
+        fractions = _checked_split(grid, name, store)
         found[name] = Population(store.header.fingerprint, len(store), fractions)
     return found
+
+
+def _checked_split(grid: GridSpec, name: str, store: PackedStore) -> dict[float, int]:
+    """Data fraction → D of the population that is trained on; any other's split is only made to see that it can be."""
+    try:
+        if name == grid.data.train_on:
+            train = split_rows(store.index, grid.data.split)[TRAIN]
+            return {f: len(fraction_rows(store.index, train, f, grid.data.split)) for f in grid.axes.data_fraction}
+        if grid.probe.tasks and grid.probe.fit_on == "target":
+            split_rows(store.index, grid.data.split, elsewhere=True)
+    except DataError as error:
+        raise DataError(f"population {name!r}: {error}") from None
+    return {}
 
 
 def _opened(grid: GridSpec, data: Path, name: str, skip_bad: bool, start_progress: StartProgress | None) -> PackedStore:

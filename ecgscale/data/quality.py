@@ -1,56 +1,48 @@
-"""What is wrong with a folder of ECGs: units, lead order, dead leads, lengths, duplicates, ages, leakage.
+"""What is wrong with a folder of ECGs: units, gains, lead order, dead leads, lengths, duplicates, ages, leakage.
 
 One pass over the signals in file order, with a few numbers kept per record, so memory does not grow with the signals.
-Findings name the exams and the way out; nothing is changed.
+Findings name the exams, the probable cause and the way out; nothing is changed.
 """
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from ecgscale.conventions import CODE_LABELS, LEADS
-from ecgscale.data.code_format import CodeFolder, bad_records
-from ecgscale.data.standard_form import DERIVED_LEADS
+from ecgscale.conventions import CODE_MV_PER_UNIT
+from ecgscale.data.code_format import CodeFolder, open_code
+from ecgscale.data.exams_table import some
+from ecgscale.data.findings import SEVERITIES, Finding, Severity, worst_first
+from ecgscale.data.measurement import Numbers, Slopes, einthoven_residual, measure
+from ecgscale.data.signal_findings import has_millivolts, signal_findings
+from ecgscale.data.sources import KINDS, open_source, recognise
+from ecgscale.data.sources.code_positional import annotations_without_signals
+from ecgscale.data.sources.source import ArrayLayout, Refused, Source, SourceOptions
+from ecgscale.data.subjects import CodeSubject, SourceSubject, Subject, UnreadableSubject
+from ecgscale.data.table_findings import label_columns, plausible_ages, table_findings
+from ecgscale.errors import DataError
 
-Severity = Literal["error", "warning", "info"]
-Floats = NDArray[np.float64]
+Progress = Callable[[int], None]
 
-AMPLITUDE_MV = (0.55, 1.3)
-"""Where a population's median lead-II amplitude lies if its unit is right.
-
-The amplitude of a record is the 99.8 % quantile of |x - median(x)|. Medians that we measured: Georgia 0.81 mV,
-CODE-15 % 0.82 (at 0.5 mV per unit), LUDB 0.96, PTB-XL 0.99. The bounds are a factor of about 1.4 away: halfway to 2.
-"""
-
-EINTHOVEN_RECORD = 0.1
-"""Residual above which a record is named. The largest that we measured in sound records: 4.6 % in CODE-15 %, 1.0 %
-in Georgia, 0.8 % in LUDB."""
-
-EINTHOVEN_POPULATION = 0.2
-"""Median residual above which units, gains or lead order are wrong. LUDB read with its header's gains has 0.40."""
-
-# Lead orders in use that differ from ours (CODE-test; MIMIC-IV-ECG): the place of each standard limb lead in them.
-_OTHER_ORDERS = {
-    "I, II, III, aVL, aVF, aVR (as in CODE-test)": (0, 1, 2, 5, 3, 4),
-    "I, II, III, aVR, aVF, aVL (as in MIMIC-IV-ECG)": (0, 1, 2, 3, 5, 4),
-}
-_MAX_AGE = 120.0
+__all__ = ["CheckReport", "Finding", "GroupNumbers", "Subject", "check", "check_path", "einthoven_residual"]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing to know about a folder. `n_exams` are concerned, `exam_ids` names at most ten of them."""
+class GroupNumbers:
+    """Records of one origin within a collection, told apart by the letters that their names begin with."""
 
-    severity: Severity
-    what: str
-    detail: str
-    n_exams: int = 0
-    exam_ids: tuple[int, ...] = ()
+    name: str
+    n_exams: int
+    fs_hz: float
+    length_s: float
+    """Median."""
+    amplitude: float | None
+    """Median lead-II amplitude in the collection's unit."""
 
 
 @dataclass(frozen=True)
@@ -58,271 +50,300 @@ class CheckReport:
     """The outcome of `check`.
 
     Attributes:
-        labels: Positives of each CODE label that the table has.
+        name: The folder's.
+        kind: "code", or the kind of the source.
+        n_exams: Records that could be read.
+        n_refused: Records that could not.
+        labels: Positives of each label that the table has, the six of CODE first.
         length_s: Shortest, median and longest recording, without padding.
-        amplitude_mv: Median lead-II amplitude; None for z-scored signals.
-        einthoven: Median and 95 % quantile of the limb-lead residual; None for z-scored signals.
-        age: Youngest, median and oldest among the plausible ages; None if there are none.
+        fs_hz: The sampling rates, with how many records have each.
+        padding: How many records have zeros on `both` sides, only `before`, only `after`, or `none`.
+        amplitude_mv: Median lead-II amplitude (`measurement.lead_amplitude`); None for z-scored signals.
+        amplitude_stored: The same in stored units.
+        einthoven: Median and 95 % quantile of what contradicts III = II - I; None for z-scored signals.
+        goldberger: The same for aVR, aVL and aVF.
+        age: n, min, median, max, mean and sd of the plausible ages; None if there are none.
+        sex: How many are `male`, `female`, `unknown`.
+        groups: Records of several origins, each by itself; empty if there is only one.
+        findings: The worst first.
+        records: One row per record, with everything that was measured. Not part of the JSON.
     """
 
-    n_exams: int
-    n_patients: int
+    name: str
+    kind: str
     unit: str
     mv_per_unit: float
+    n_exams: int
+    n_refused: int
+    n_patients: int
     labels: dict[str, int]
     length_s: tuple[float, float, float]
+    fs_hz: dict[float, int]
+    padding: dict[str, int]
     amplitude_mv: float | None
+    amplitude_stored: float | None
     einthoven: tuple[float, float] | None
-    age: tuple[float, float, float] | None
+    goldberger: tuple[float, float] | None
+    age: dict[str, float] | None
+    sex: dict[str, int]
+    groups: tuple[GroupNumbers, ...]
     findings: tuple[Finding, ...]
+    records: pd.DataFrame = field(repr=False, compare=False)
 
     @property
     def worst(self) -> Severity | None:
         """The highest severity among the findings."""
         found = {finding.severity for finding in self.findings}
-        order: tuple[Severity, ...] = ("error", "warning", "info")
-        return next((severity for severity in order if severity in found), None)
+        return next((severity for severity in SEVERITIES if severity in found), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        plain = {name: value for name, value in vars(self).items() if name != "records"}
+        plain["fs_hz"] = {f"{rate:g}": count for rate, count in self.fs_hz.items()}
+        plain["groups"] = [vars(group) for group in self.groups]
+        return {**plain, "worst": self.worst, "findings": [vars(finding) for finding in self.findings]}
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What the collection is, for people: a name and a text each."""
+        refused = f", {self.n_refused:,} cannot be read" if self.n_refused else ""
+        facts = [("records", f"{self.n_exams:,} of {self.n_patients:,} patients{refused}")]
+        if not self.n_exams:
+            return facts
+        rates = ", ".join(f"{rate:g} Hz" for rate in self.fs_hz)
+        shortest, median, longest = self.length_s
+        facts.append(("length", f"{shortest:.4g} – {longest:.4g} s, median {median:.4g} s, at {rates}"))
+        padded = ", ".join(f"{name} {count:,}" for name, count in self.padding.items() if count)
+        facts.append(("zero padding", padded))
+        if self.amplitude_mv is not None and self.amplitude_stored is not None:
+            stored = "" if self.mv_per_unit == 1 else f" ({self.amplitude_stored:.2f} as stored)"
+            facts.append(("lead II", f"median amplitude {self.amplitude_mv:.2f} mV{stored}"))
+        for name, residual in (("III = II - I", self.einthoven), ("aVR, aVL, aVF", self.goldberger)):
+            if residual is not None:
+                facts.append((name, f"residual {residual[0]:.2%}, 95 % below {residual[1]:.2%}"))
+        if self.age is not None:
+            text = "{min:.0f} – {max:.0f} years, median {median:.0f}, mean {mean:.1f}, sd {sd:.1f}".format(**self.age)
+            facts.append(("age", f"{text}; known for {self.age['n']:,.0f}"))
+        facts.append(("sex", ", ".join(f"{count:,} {name}" for name, count in self.sex.items() if count)))
+        if self.labels:
+            shares = (f"{label} {n:,} ({n / self.n_exams:.1%})" for label, n in self.labels.items())
+            facts.append(("labels", ", ".join(shares)))
+        for group in self.groups:
+            amplitude = "" if group.amplitude is None else f", lead II {group.amplitude:.2f} {self.unit}"
+            facts.append((f"{group.name}…", f"{group.n_exams:,} records, {group.length_s:.4g} s{amplitude}"))
+        return facts
 
 
-def check(folder: CodeFolder, *, progress: Callable[[int], None] | None = None) -> CheckReport:
-    """Looks at every record of a folder once and reports what a user should know before training on it.
+def check_path(
+    path: Path,
+    *,
+    kind: str = "auto",
+    mv_per_unit: float | None = None,
+    records: str = "*",
+    layout: ArrayLayout | None = None,
+    start: Progress | None = None,
+    progress: Progress | None = None,
+) -> tuple[CheckReport, Subject]:
+    """Checks a folder in CODE format or a source that has not been imported, which is read as its files declare it.
 
     Args:
-        folder: The opened folder.
-        progress: Called with the number of records done since the last call.
+        path: The folder; for plain arrays perhaps a single file.
+        kind: "code", a kind of source, or "auto".
+        mv_per_unit: Millivolts per stored unit, for the CODE family.
+        records: Only records whose name matches (fnmatch).
+        layout: What plain arrays do not say themselves.
+        start: Told the number of records before the first.
+        progress: Told the number of records done since the last call.
+
+    Returns:
+        The report, and what was checked, for `check_sheet.write_check_sheet`.
+
+    Raises:
+        DataError: There is no such folder, nobody knows its form, or the kind does not exist.
     """
-    exams = folder.exams
-    records = _measure(folder, progress or (lambda n: None))
-    usable = records["reason"] == ""
-    zscored = _looks_zscored(records[usable])
-    findings = [
-        *_bad_findings(records, exams),
-        *_unit_findings(folder, records[usable], zscored),
-        *_duplicate_findings(records[usable], exams),
-        *_table_findings(folder),
-    ]
-    millivolts = folder.unit == "mV" and not zscored and bool(usable.any())
-    if millivolts:
-        findings += [*_amplitude_findings(folder, records[usable]), *_limb_lead_findings(records[usable], exams)]
-    sound, ages = records[usable], exams["age"][exams["age"].between(0, _MAX_AGE)]
-    lengths = sound["n_samples"] / folder.fs_hz
+    subject = open_subject(path, kind, SourceOptions(records, mv_per_unit, as_declared=True, layout=layout))
+    if start is not None:
+        start(subject.n_records)
+    return check(subject, progress=progress), subject
+
+
+def open_subject(path: Path, kind: str, options: SourceOptions) -> Subject:
+    """What `check_path` checks; a folder that cannot be used at all is a subject with that finding."""
+    if not path.exists():
+        raise DataError(f"{path}: no such folder")
+    name = path.resolve().name
+    if kind == "auto":
+        if (counts := annotations_without_signals(path)) is not None:
+            return UnreadableSubject(name, _annotations_finding(counts))
+        kind = recognise(path)
+    if kind not in KINDS:
+        raise DataError(f"unknown kind of source {kind!r}; known: auto, {', '.join(KINDS)}")
+    try:
+        if kind == "code" and options.records == "*" and not any(path.glob("*.zip")):
+            with suppress(DataError):  # opened as a source it may be half usable, and refuse the other half by name
+                return CodeSubject(open_code(path, mv_per_unit=options.mv_per_unit, partial=True))
+        return _open_source(path, kind, options, name)
+    except DataError as error:
+        return UnreadableSubject(name, Finding("error", "the folder cannot be used", str(error)))
+
+
+def _open_source(path: Path, kind: str, options: SourceOptions, name: str) -> Subject:
+    """A source as its files declare it, but for the releases' factor 2: that is known, and would hide the rest."""
+    if kind not in _RELEASES:
+        return SourceSubject(open_source(path, kind, options), name)
+    scale = options.mv_per_unit or CODE_MV_PER_UNIT
+    if kind == "code":  # its files may name their unit
+        return SourceSubject(open_source(path, kind, replace(options, as_declared=False)), name, release_scale=scale)
+    return SourceSubject(open_source(path, kind, replace(options, mv_per_unit=scale)), name, release_scale=scale)
+
+
+_RELEASES = ("code", "code-test", "sami-trop")
+
+
+def check(subject: CodeFolder | Source | Subject, *, progress: Progress | None = None) -> CheckReport:
+    """Looks at every record once and reports what a user should know before training on it.
+
+    Args:
+        subject: An opened folder or source; a source had better be opened `as_declared`.
+        progress: Told the number of records done since the last call.
+    """
+    if isinstance(subject, CodeFolder):
+        subject = CodeSubject(subject)
+    elif isinstance(subject, Source):
+        subject = SourceSubject(subject)
+    records, refused, slopes = _measure(subject, progress or (lambda n: None))
+    usable = records[records["reason"] == ""]
+    findings = [*subject.findings(), *_refusals(refused)]
+    if subject.n_records and usable.empty:
+        findings.append(Finding("error", "no record is usable", "Not one signal of this collection can be used."))
+    findings += [*signal_findings(subject, records, slopes), *table_findings(records)]
+    millivolts = has_millivolts(subject, usable)
+    amplitude = float(usable["amplitude"].median()) if millivolts else None
     return CheckReport(
-        n_exams=len(exams),
-        n_patients=int(exams["patient_id"].nunique()),
-        unit=folder.unit,
-        mv_per_unit=folder.mv_per_unit,
-        labels={label: int(exams[label].sum()) for label in CODE_LABELS if label in exams.columns},
-        length_s=_range(lengths) if len(lengths) else (0.0, 0.0, 0.0),
-        amplitude_mv=float(sound["amplitude"].median()) if millivolts else None,
-        einthoven=_quantiles(sound["einthoven"], (0.5, 0.95)) if millivolts else None,
-        age=_range(ages) if len(ages) else None,
-        findings=tuple(sorted(findings, key=lambda x: ("error", "warning", "info").index(x.severity))),
+        name=subject.name,
+        kind=subject.kind,
+        unit=subject.unit,
+        mv_per_unit=subject.mv_per_unit,
+        n_exams=len(records),
+        n_refused=len(refused),
+        n_patients=int(records["patient_id"].nunique()),
+        labels={label: int(records[label].sum()) for label in label_columns(records)},
+        length_s=_range(usable["n_samples"] / usable["fs_hz"]),
+        fs_hz=_rates(usable),
+        padding=_padding(usable),
+        amplitude_mv=amplitude,
+        amplitude_stored=None if amplitude is None else amplitude / subject.mv_per_unit,
+        einthoven=_quantiles(usable["einthoven"]) if millivolts else None,
+        goldberger=_quantiles(usable["goldberger"]) if millivolts else None,
+        age=_ages(plausible_ages(records)),
+        sex=_sexes(records),
+        groups=_groups(usable, millivolts),
+        findings=worst_first(findings),
+        records=records,
     )
 
 
-def recorded_part(record: NDArray[np.float32]) -> slice:
-    """The samples of (time, lead) between the zero padding on both sides; empty if all are zero."""
-    filled = np.flatnonzero(record.any(axis=1))
-    return slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else slice(0, 0)
+def _measure(subject: Subject, progress: Progress) -> tuple[pd.DataFrame, list[Refused], Slopes]:
+    """The table of records: their rows of the exam table and a few numbers each (about 150 bytes in all)."""
+    tables, refused, slopes = [], list(subject.refused), Slopes()
+    for piece in subject.pieces():
+        refused += piece.refused
+        if len(piece.keys):
+            pairs = zip(piece.signals, piece.fs_hz, strict=True)
+            numbers = pd.DataFrame([measure(signal, fs_hz, slopes) for signal, fs_hz in pairs], index=piece.keys)
+            exams = piece.exams.set_axis(piece.keys)
+            tables.append(pd.concat([exams, numbers.assign(fs_hz=np.asarray(piece.fs_hz, dtype=float))], axis=1))
+        progress(len(piece.keys) + len(piece.refused))
+    if not tables:
+        return pd.DataFrame(columns=[*_ALWAYS, *Numbers._fields]), refused, slopes
+    records = pd.concat(tables).sort_index()
+    return (
+        records.astype(dict.fromkeys(("reason", "cause", "cause_leads", "cables", "scaled"), "category")),
+        refused,
+        slopes,
+    )
 
 
-def einthoven_residual(signal: NDArray[np.float32]) -> float:
-    """How badly III, aVR, aVL and aVF of (time, lead) disagree with I and II: RMS of the difference / RMS of the leads.
-
-    0 for perfect leads; about 1 if lead order, gains or units are mixed up.
-    """
-    return _residual(_products(signal))
+_ALWAYS = ("exam_id", "patient_id", "age", "is_male", "fs_hz")
 
 
-def lead_amplitude(lead: NDArray[np.float32]) -> float:
-    """The 99.8 % quantile of |x - median(x)|: about the height of the R wave, whatever the baseline."""
-    return float(np.quantile(np.abs(lead - np.median(lead)), 0.998))
-
-
-def _measure(folder: CodeFolder, progress: Callable[[int], None]) -> pd.DataFrame:
-    """A few numbers for every record (about 60 bytes); one row per row of `folder.exams`."""
-    blocks = []
-    for rows, signal in folder.batches():
-        reasons = bad_records(signal)
-        measured = [
-            {"reason": str(reason), **(_NOT_MEASURED if reason else _measure_record(record))}
-            for record, reason in zip(signal, reasons, strict=True)
-        ]
-        blocks.append(pd.DataFrame(measured, index=rows))
-        progress(len(rows))
-    return pd.concat(blocks).sort_index()
-
-
-_NOT_MEASURED = {
-    "n_samples": 0,
-    "flat_leads": "",
-    "amplitude": np.nan,
-    "einthoven": np.nan,
-    "other_order": "",
-    "zscored": False,
-    "digest": 0,
-}
-
-
-def _measure_record(record: NDArray[np.float32]) -> dict[str, Any]:
-    part = record[recorded_part(record)]
-    products, mean = _products(part), part.mean(axis=0, dtype=np.float64)
-    spread = np.sqrt(np.maximum(products.diagonal() - mean**2, 0.0))
-    residual = _residual(products)
-    others = {}
-    if residual > EINTHOVEN_RECORD:
-        others = {name: _residual(products[np.ix_(order, order)]) for name, order in _OTHER_ORDERS.items()}
-    return {
-        "n_samples": len(part),
-        "flat_leads": ", ".join(LEADS[k] for k in np.flatnonzero(spread < 1e-3) if (part[:, k] == part[0, k]).all()),
-        "amplitude": lead_amplitude(part[:, LEADS.index("II")]),
-        "einthoven": residual,
-        "other_order": next((name for name, value in others.items() if value < EINTHOVEN_RECORD), ""),
-        # A z-scored lead has mean 0 and standard deviation 1, give or take what resampling changes.
-        "zscored": bool((np.abs(mean) < 0.1).all() and (np.abs(spread - 1) < 0.1).all()),
-        "digest": int.from_bytes(hashlib.blake2b(part.tobytes(), digest_size=8).digest(), signed=True),
-    }
-
-
-def _products(signal: NDArray[np.float32]) -> Floats:
-    """The mean product of every two leads of (time, lead): all second moments of a record in one multiplication."""
-    exact = signal.astype(np.float64)
-    products: Floats = exact.T @ exact / len(exact)
-    return products
-
-
-def _residual(products: Floats) -> float:
-    """`einthoven_residual` from the products of the limb leads: mean((d - a I - b II)²) is a quadratic form in them."""
-    error = power = 0.0
-    for lead, (a, b) in DERIVED_LEADS.items():
-        weights = np.zeros(6)
-        weights[LEADS.index(lead)], weights[0], weights[1] = 1.0, -a, -b
-        error += max(0.0, float(weights @ products[:6, :6] @ weights))
-        power += float(products[LEADS.index(lead), LEADS.index(lead)])
-    return float(np.sqrt(error / power)) if power > 0 else float(error > 0)
-
-
-def _looks_zscored(sound: pd.DataFrame) -> bool:
-    return len(sound) > 0 and float(sound["zscored"].astype(float).mean()) > 0.8
-
-
-def _bad_findings(records: pd.DataFrame, exams: pd.DataFrame) -> list[Finding]:
-    findings = [
-        _about(exams, records["reason"] == reason, "warning", f"records are {reason}", "They cannot be trained on.")
-        for reason in sorted(set(records["reason"]) - {""})
-    ]
-    flat = records["flat_leads"] != ""
-    if flat.any():
-        leads = sorted({x for cell in records["flat_leads"][flat] for x in cell.split(", ")}, key=LEADS.index)
-        detail = f"Constant over the whole recording: {', '.join(leads)}. They are kept."
-        findings.append(_about(exams, flat, "warning", "flat leads", detail))
-    return findings
-
-
-def _unit_findings(folder: CodeFolder, sound: pd.DataFrame, zscored: bool) -> list[Finding]:
-    if folder.unit == "zscore":
-        detail = "Every lead was scaled by itself: voltage criteria and relations between leads are lost."
-        findings = [Finding("info", "z-scored signals", detail)]
-        if not zscored and len(sound):
-            detail = "The files say that leads are z-scored, but their mean and standard deviation are not 0 and 1."
-            findings.append(Finding("error", "unit is not z-score", detail))
-        return findings
-    if zscored:
-        detail = (
-            "The files claim millivolts, but each lead has mean 0 and standard deviation 1: it was z-scored. Mark the "
-            "folder as unit 'zscore' (attribute of the data set), or get the original records."
+def _refusals(refused: Sequence[Refused]) -> list[Finding]:
+    """Records that nobody can use, grouped by the reason (whatever its numbers), the most frequent first."""
+    by_reason: dict[str, list[Refused]] = {}
+    for item in refused:
+        by_reason.setdefault(re.sub(r"\d+", "#", item.reason), []).append(item)
+    groups = sorted(by_reason.values(), key=len, reverse=True)
+    rest = [item for group in groups[_MOST_REASONS:] for item in group]
+    findings = []
+    for group in [*groups[:_MOST_REASONS], *([rest] if rest else [])]:
+        names = [item.record for item in group]
+        detail = f"{group[0].reason.rstrip('.')}. Here: {some(list(dict.fromkeys(names)))}."
+        detail = f"For other reasons, the first: {detail}" if group is rest else detail
+        findings.append(
+            Finding("warning", "records that cannot be read", detail, len(group), records=tuple(names[:10]))
         )
-        return [Finding("error", "z-scored signals", detail, len(sound))]
-    return []
+    return findings
 
 
-def _amplitude_findings(folder: CodeFolder, sound: pd.DataFrame) -> list[Finding]:
-    amplitude_mv, (low, high) = float(sound["amplitude"].median()), AMPLITUDE_MV
-    if low <= amplitude_mv <= high:
-        return []
-    suggestion = ""
-    for factor in (0.5, 2.0, 0.001, 1000.0, 0.1, 10.0):
-        if low <= amplitude_mv * factor <= high:
-            suggestion = f" With mv_per_unit={folder.mv_per_unit * factor:g} it would fit."
-            break
-    severity: Severity = "warning" if low / 3 <= amplitude_mv <= high * 3 else "error"
+_MOST_REASONS = 12
+
+
+def _annotations_finding(counts: Mapping[str, int]) -> Finding:
+    positives = ", ".join(f"{label} {count}" for label, count in counts.items() if label != "n_exams")
     detail = (
-        f"The median lead-II amplitude is {amplitude_mv:.3g} mV at mv_per_unit={folder.mv_per_unit:g}; adult ECGs "
-        f"have {low:g} to {high:g} mV.{suggestion}"
+        f"{counts['n_exams']:,} annotated exams (positives: {positives}), but no tracings. "
+        "Get ecg_tracings.hdf5 of CODE-test (Zenodo 3765780) and put it beside the annotations."
     )
-    return [Finding(severity, "amplitude is not that of millivolts", detail, len(sound))]
+    return Finding("error", "annotations without signals", detail)
 
 
-def _limb_lead_findings(sound: pd.DataFrame, exams: pd.DataFrame) -> list[Finding]:
-    """Einthoven's and Goldberger's relations hold in every sound record: an error if they fail in most, else a list."""
-    median, bad = float(sound["einthoven"].median()), sound["einthoven"] > EINTHOVEN_RECORD
-    if not bad.any():
-        return []
-    order = sound["other_order"][bad].mode().iloc[0]
-    why = (
-        f"The leads fit the order {order}." if order else "Gains per lead, lead order or separate filtering are wrong."
+def _rates(usable: pd.DataFrame) -> dict[float, int]:
+    rates, counts = np.unique(usable["fs_hz"].to_numpy(dtype=float), return_counts=True)
+    return {float(rate): int(count) for rate, count in zip(rates, counts, strict=True)}
+
+
+def _padding(usable: pd.DataFrame) -> dict[str, int]:
+    before, after = usable["n_before"] > 0, usable["n_after"] > 0
+    sides = {"both": before & after, "before": before & ~after, "after": after & ~before, "none": ~before & ~after}
+    return {name: int(there.sum()) for name, there in sides.items()}
+
+
+def _groups(usable: pd.DataFrame, millivolts: bool) -> tuple[GroupNumbers, ...]:
+    """CinC names Georgia's records E…, PTB-XL's HR…, and so on: populations that differ."""
+    if "record" not in usable.columns:
+        return ()
+    letters = usable["record"].str.extract(r"^([A-Za-z]+)\d", expand=False)
+    if letters.isna().any() or not 1 < letters.nunique() <= _MOST_GROUPS:
+        return ()
+    return tuple(
+        GroupNumbers(
+            name=str(name),
+            n_exams=len(group),
+            fs_hz=float(group["fs_hz"].median()),
+            length_s=float((group["n_samples"] / group["fs_hz"]).median()),
+            amplitude=float(group["amplitude"].median()) if millivolts else None,
+        )
+        for name, group in usable.groupby(letters)
     )
-    severity: Severity = "error" if median > EINTHOVEN_POPULATION else "warning"
-    detail = f"III, aVR, aVL and aVF do not follow from I and II (median residual {median:.1%}). {why}"
-    return [_about(exams, bad, severity, "limb leads contradict each other", detail)]
 
 
-def _duplicate_findings(sound: pd.DataFrame, exams: pd.DataFrame) -> list[Finding]:
-    repeated = sound[sound["digest"].duplicated(keep=False)]
-    if repeated.empty:
-        return []
-    patients = exams["patient_id"].loc[repeated.index].groupby(repeated["digest"]).nunique()
-    across = repeated["digest"].isin(patients.index[patients > 1])
-    findings = []
-    if across.any():
-        detail = "The same signal under different patients can fall on both sides of a split: drop all but one."
-        findings.append(_about(exams, across, "warning", "identical signals of different patients", detail))
-    if not across.all():
-        detail = "The same signal in several exams of one patient."
-        findings.append(_about(exams, ~across, "info", "identical signals of one patient", detail))
-    return findings
+_MOST_GROUPS = 12
 
 
-def _table_findings(folder: CodeFolder) -> list[Finding]:
-    """Ages that are codes, patients in several splits, exams and traces without their other half."""
-    exams, age = folder.exams, folder.exams["age"]
-    findings = []
-    if (coded := (age < 0) | (age > _MAX_AGE)).any():
-        values = ", ".join(f"{x:g}" for x in sorted(age[coded].unique())[:5])
-        detail = f"Values {values} are codes (300 is 'over 89' in PTB-XL, -1 is unknown), not years."
-        findings.append(_about(exams, coded, "warning", "ages that are codes", detail))
-    if age.isna().any():
-        findings.append(_about(exams, age.isna(), "info", "age is missing", "They cannot serve an age task."))
-    if "split" in exams.columns:
-        n_splits = exams.groupby("patient_id")["split"].transform("nunique")
-        if (n_splits > 1).any():
-            detail = "Their exams lie in several splits: results on the held-out part would be too good."
-            findings.append(_about(exams, n_splits > 1, "error", "patients in more than one split", detail))
-    if len(exams) > 1 and (exams["patient_id"] == exams["exam_id"]).all():
-        detail = "Every exam counts as its own patient; a person's exams may fall on both sides of a split."
-        findings.append(Finding("info", "patients are not known", detail, len(exams)))
-    if folder.n_without_trace:
-        detail = "They are in the table, but no HDF5 part has their signal; they are left out."
-        findings.append(Finding("warning", "exams without a trace", detail, folder.n_without_trace))
-    if folder.n_unlisted:
-        detail = "They are in the HDF5 parts, but not in the table; they are left out."
-        findings.append(Finding("info", "traces without an exam", detail, folder.n_unlisted))
-    return findings
+def _ages(ages: pd.Series) -> dict[str, float] | None:
+    if ages.empty:
+        return None
+    numbers = {name: float(getattr(ages, name)()) for name in ("min", "median", "max", "mean")}
+    return {"n": float(len(ages)), **numbers, "sd": float(ages.std(ddof=0))}
 
 
-def _about(exams: pd.DataFrame, mask: pd.Series, severity: Severity, what: str, detail: str) -> Finding:
-    """A finding about the marked rows; `mask` is indexed by rows of `exams`."""
-    ids = exams["exam_id"].loc[mask.index[mask.to_numpy(dtype=bool)]]
-    return Finding(severity, what, detail, len(ids), tuple(int(x) for x in ids[:10]))
+def _sexes(records: pd.DataFrame) -> dict[str, int]:
+    sex = records["is_male"].astype("boolean")
+    return {"male": int(sex.sum()), "female": int((~sex).sum()), "unknown": int(sex.isna().sum())}
 
 
 def _range(values: pd.Series) -> tuple[float, float, float]:
-    return (float(values.min()), float(values.median()), float(values.max()))
+    return (float(values.min()), float(values.median()), float(values.max())) if len(values) else (0.0, 0.0, 0.0)
 
 
-def _quantiles(values: pd.Series, levels: tuple[float, float]) -> tuple[float, float]:
-    return (float(values.quantile(levels[0])), float(values.quantile(levels[1])))
+def _quantiles(values: pd.Series) -> tuple[float, float]:
+    return (float(values.quantile(0.5)), float(values.quantile(0.95)))

@@ -1,245 +1,273 @@
-"""The packed store: one population as an uncompressed int16 memory map with its index, ready for shuffled reading.
+"""The packed store: one population as uncompressed int16 shards with an index, ready for shuffled reading.
 
-Gzip HDF5 gives 11 to 3,100 shuffled records/s where this gives over ten thousand, so training never reads HDF5. A
-store is resampled, band-passed and cropped once for one `InputSpec`; it is written beside its place and renamed, so a
-store that can be opened is whole.
+Gzip HDF5 gives 11 to 3,100 shuffled records/s where this gives tens of thousands, so training never reads HDF5. A store
+that can be opened is whole: sizes and a sample of checksums are looked at first. `ecgscale.data.packing` writes it;
+nothing here knows where the records came from.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import shutil
+import mmap
+import os
+import tokenize
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import signal as dsp
+import pyarrow
 
-from ecgscale.conventions import LEADS
-from ecgscale.data.code_format import CodeFolder, bad_records, open_code
 from ecgscale.errors import DataError
 from ecgscale.specs import InputSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-SCALE = 0.001
-"""Unit per digital step: 1 µV for millivolts, so int16 spans ±32.767 mV; a thousandth for z-scored records."""
+HEADER, INDEX = "header.json", "index.parquet"
 
-BANDPASS_ORDER = 4
+N_SAMPLED = 16
+"""Records whose checksum is looked at whenever a store is opened: a few milliseconds, and a shard that was overwritten,
+copied badly or belongs to another store does not pass."""
+
+MAPPED_LIMIT_BYTES = 4 * 2**30
+"""How much of the system's cache a process keeps mapped when it reads a store that is larger than this. The pages are
+not its own, but their table is, and costs up to 8 bytes per 4 kB: 450 MB for 226 GB."""
 
 Progress = Callable[[int], None]
+Rows = npt.NDArray[np.integer]
+Digital = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True)
 class Header:
     format_version: int
+    program_version: str
     fingerprint: str
     """Of the CODE folder it was made from."""
     unit: str
-    scale: float
+    scale: tuple[float, ...]
+    """Unit per digital step, one number per lead."""
     fs_hz: float
     n_records: int
+    """Rows of the index: the records that can be used."""
     n_leads: int
     n_samples: int
+    shard_records: int
+    """Slots per shard; the last one may have fewer. A refused record's slot is zero and in no row of the index."""
+    shard_bytes: tuple[int, ...]
+    """File size of each shard."""
+    index_crc32: int
+    """Of the index's file."""
     refused: dict[str, str]
     """exam_id → reason."""
+
+    def to_json(self) -> str:
+        """With a checksum of its own, so that a changed digit of a scale is noticed."""
+        fields = asdict(self)
+        return json.dumps(fields | {"crc32": _header_sum(fields)}, indent=1)
+
+
+class Shards:
+    """The signals of a store, mapped into memory; nothing is read before it is asked for.
+
+    Args:
+        folder: the store.
+        header: its header; every file is compared with it.
+
+    Raises:
+        DataError: a shard is missing, of another size, or no array of the header's shape.
+    """
+
+    def __init__(self, folder: Path, header: Header) -> None:
+        self.shape = (header.n_leads, header.n_samples)
+        self.shard_records = header.shard_records
+        self.record_bytes = 2 * header.n_leads * header.n_samples
+        self.mapped_limit_bytes = MAPPED_LIMIT_BYTES
+        self._total_bytes = sum(header.shard_bytes)
+        self._n_reads = 0
+        self._maps: list[mmap.mmap] = []
+        self._first_byte: list[int] = []
+        for number, size in enumerate(header.shard_bytes):
+            mapped, first_byte = _map_shard(shard_path(folder, number), size, self.shape, header.shard_records)
+            self._maps.append(mapped)
+            self._first_byte.append(first_byte)
+        self._views = [
+            memoryview(mapped)[first_byte:] for mapped, first_byte in zip(self._maps, self._first_byte, strict=True)
+        ]
+
+    def read(self, slots: Rows) -> Digital:
+        """A copy of some records, `(record, lead, time)`, in the order asked for."""
+        n, views = self.record_bytes, self._views
+        shard, record = np.divmod(slots.astype(np.int64), self.shard_records)
+        # one join is the cheapest gather over many files that Python has: 0.95 of the fancy indexing of one array
+        copied = bytearray().join(
+            [views[s][first : first + n] for s, first in zip(shard.tolist(), (record * n).tolist(), strict=True)]
+        )
+        self._let_go()
+        return np.frombuffer(copied, np.dtype("<i2")).reshape(len(slots), *self.shape)
+
+    def announce(self, slots: Rows) -> None:
+        """Asks the system to fetch records from disk, without waiting for them."""
+        shard, record = np.divmod(slots.astype(np.int64), self.shard_records)
+        for s, first in zip(shard.tolist(), (record * self.record_bytes).tolist(), strict=True):
+            first += self._first_byte[s]
+            page = first - first % mmap.PAGESIZE
+            self._maps[s].madvise(mmap.MADV_WILLNEED, page, first + self.record_bytes - page)
+
+    def _let_go(self) -> None:
+        """Looks every few reads, since the system maps more than what is read."""
+        self._n_reads += 1
+        if self._n_reads % 4 == 0 and self._total_bytes > self.mapped_limit_bytes < _mapped_bytes():
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)  # read-only pages: they stay in the system's cache
 
 
 @dataclass(frozen=True)
 class PackedStore:
     """Attributes:
-    signals: memory map `(record, lead, time)` int16.
-    index: one row per record: exam_id, patient_id, start, stop (recorded samples), every column of exams.csv.
+    shards: the signals.
+    index: one row per usable record: exam_id, patient_id, every other column of exams.csv, and of our own
+        slot (its place in the shards), start and stop (recorded samples), line (of exams.csv, from 0), crc32 (of its
+        bytes).
     """
 
     path: Path
     header: Header
-    signals: npt.NDArray[np.int16]
+    shards: Shards
     index: pd.DataFrame
 
     def __len__(self) -> int:
         return self.header.n_records
 
+    def read(self, rows: Rows) -> Digital:
+        """Signals `(record, lead, time)` int16 of some rows of the index, copied."""
+        return self.shards.read(self.index["slot"].to_numpy()[rows])
+
 
 def store_name(input_spec: InputSpec) -> str:
-    """The folder name of a store; normalisation happens on the device and does not count."""
+    """The folder name of a store; normalisation and cropping happen on the device and do not count."""
     band = "" if input_spec.bandpass_hz is None else "-band{:g}-{:g}".format(*input_spec.bandpass_hz)
-    return f"{input_spec.fs_hz:g}hz-{input_spec.n_samples}{band}"
+    return f"{input_spec.fs_hz:g}hz-{input_spec.stored_samples}{band}"
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / f"signals-{number:05d}.npy"
 
 
 def open_store(path: Path) -> PackedStore:
-    """Opens a packed store.
+    """Opens a packed store; of the signals only a sample is read.
 
     Raises:
-        DataError: it is not there, of another version, or its files do not belong together.
+        DataError: it is not there, of another version, damaged, or its files do not belong together.
     """
+    header = _header(path)
     try:
-        header = Header(**json.loads((path / "header.json").read_text()))
-    except (OSError, TypeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not a packed store ({error}); `ecgscale sweep` makes it before it starts") from None
-    if header.format_version != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: store version {header.format_version}, this program reads {FORMAT_VERSION}; delete it"
-        )
-    try:
-        index = pd.read_parquet(path / "index.parquet")
-        signals = np.load(path / "signals.npy", mmap_mode="r")
+        stored = (path / INDEX).read_bytes()
+        if zlib.crc32(stored) != header.index_crc32:
+            raise _damaged(path, f"{INDEX} is not the file that was written")
+        index = pd.read_parquet(io.BytesIO(stored))
+        pyarrow.default_memory_pool().release_unused()  # else twice the index stays with the process
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise DataError(f"{path}: is damaged ({error}); delete it") from None
-    if signals.shape != (header.n_records, header.n_leads, header.n_samples) or len(index) != header.n_records:
-        raise DataError(f"{path}: signals {signals.shape}, index {len(index)} and header disagree; delete it")
-    return PackedStore(path, header, signals, index)
+        raise _damaged(path, f"{INDEX} can't be read ({error})") from None
+    store = PackedStore(path, header, Shards(path, header), index)
+    _check_sums(store, np.unique(np.linspace(0, len(store) - 1, N_SAMPLED).astype(np.int64)))
+    return store
 
 
-def packed(
-    folder: Path,
-    input_spec: InputSpec,
-    *,
-    source: CodeFolder | None = None,
-    skip_bad: bool = False,
-    progress: Progress | None = None,
-) -> PackedStore:
-    """The store of a CODE folder for one input, made first if it is not there or the records have changed.
-
-    Args:
-        skip_bad: leave bad records out, with their reasons in the header, instead of refusing the folder.
-        source: the opened folder, when the caller has it already.
+def verify(store: PackedStore, progress: Progress | None = None) -> None:
+    """Reads every record and compares its checksum.
 
     Raises:
-        DataError: see `pack`.
+        DataError: a record has changed; names its shard.
     """
-    path = folder / "packed" / store_name(input_spec)
-    source = source or open_code(folder)
-    fingerprint = source.fingerprint()
-    if (path / "header.json").exists():
-        store = open_store(path)
-        if store.header.fingerprint == fingerprint:
-            return store
-        shutil.rmtree(path)
-    pack(source, input_spec, path, skip_bad=skip_bad, fingerprint=fingerprint, progress=progress)
-    return open_store(path)
-
-
-def pack(
-    source: CodeFolder,
-    input_spec: InputSpec,
-    path: Path,
-    *,
-    skip_bad: bool,
-    fingerprint: str,
-    progress: Progress | None = None,
-) -> None:
-    """Writes a store.
-
-    Raises:
-        DataError: a record is all zero or not a number (named, up to five), or nothing is left.
-    """
-    unfinished = path.with_name(path.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    n = len(source.exams)
-    signals = np.lib.format.open_memmap(
-        unfinished / "signals.npy", mode="w+", dtype=np.int16, shape=(n, len(LEADS), input_spec.n_samples)
-    )
-    start, stop = np.zeros(n, np.int32), np.zeros(n, np.int32)
-    reasons: dict[int, str] = {}
-    for rows, block in source.batches():
-        for row, reason in zip(rows, bad_records(block), strict=True):
-            if reason:
-                reasons[int(row)] = str(reason)
-        digital, first, last = _digitise(block, source.fs_hz, input_spec)
-        signals[rows], start[rows], stop[rows] = digital, first, last
+    for rows in np.array_split(np.argsort(store.index["slot"].to_numpy()), -(-len(store) // 256)):
+        _check_sums(store, rows)
         if progress is not None:
             progress(len(rows))
-    if reasons and not skip_bad:
-        shutil.rmtree(unfinished)
-        raise DataError(_refusal(source, reasons))
-    kept = np.array([row for row in range(n) if row not in reasons])
-    if not len(kept):
-        shutil.rmtree(unfinished)
-        raise DataError(f"{source.path}: no usable record")
-    if reasons:
-        good = signals[kept]
-        del signals
-        np.save(unfinished / "signals.npy", good)
-    else:
-        signals.flush()
-    index = source.exams.assign(start=start, stop=stop).iloc[kept].reset_index(drop=True)
-    index.to_parquet(unfinished / "index.parquet")
-    header = Header(
-        FORMAT_VERSION,
-        fingerprint,
-        source.unit,
-        SCALE,
-        input_spec.fs_hz,
-        len(kept),
-        len(LEADS),
-        input_spec.n_samples,
-        {str(source.exams["exam_id"].iloc[row]): reason for row, reason in reasons.items()},
-    )
-    (unfinished / "header.json").write_text(json.dumps(asdict(header), indent=1))
-    unfinished.replace(path)
 
 
-def _refusal(source: CodeFolder, reasons: dict[int, str]) -> str:
-    named = [f"exam_id {source.exams['exam_id'].iloc[row]}: {reason}" for row, reason in list(reasons.items())[:5]]
-    more = f" and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-    return (
-        f"{source.path}: {len(reasons)} of {len(source.exams)} records can't be used: {'; '.join(named)}{more}. "
-        "Remove them from exams.csv, or leave them out with --skip-bad"
-    )
+def stored_header(path: Path) -> dict[str, Any] | None:
+    """What the header of a store says, of any version; None where there is no store."""
+    try:
+        found = json.loads((path / HEADER).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a packed store ({error}); delete it") from None
+    return found if isinstance(found, dict) else {}
 
 
-def _digitise(
-    block: npt.NDArray[np.float32], fs_hz: float, input_spec: InputSpec
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """`(record, time, lead)` at `fs_hz` → int16 `(record, lead, time)` at the input's rate, with its recorded part.
-
-    Records are filtered and resampled without their zero padding, which would ring into the signal; then cropped
-    centrally or padded on both sides.
-    """
-    n_out = input_spec.n_samples
-    out = np.zeros((len(block), block.shape[2], n_out), np.int16)
-    first, last = np.zeros(len(block), np.int32), np.zeros(len(block), np.int32)
-    extents = [_recorded_extent(record) for record in block]
-    for extent in set(extents):
-        members = np.array([i for i, e in enumerate(extents) if e == extent])
-        # a bad record is left out later; as zeros it gets that far
-        recorded = np.nan_to_num(block[members, extent[0] : extent[1]].transpose(0, 2, 1), posinf=0.0, neginf=0.0)
-        resampled = _resample(recorded, fs_hz, input_spec)
-        length = resampled.shape[-1]
-        if length >= n_out:
-            cut = (length - n_out) // 2
-            resampled, begin, length = resampled[..., cut : cut + n_out], 0, n_out
-        else:
-            begin = (n_out - length) // 2
-        steps = np.rint(resampled / SCALE)
-        out[members, :, begin : begin + length] = np.clip(steps, -32767, 32767).astype(np.int16)
-        first[members], last[members] = begin, begin + length
-    return out, first, last
+def record_sums(digital: Digital) -> npt.NDArray[np.uint32]:
+    """CRC-32 of every record's bytes."""
+    little = np.ascontiguousarray(digital, dtype=np.dtype("<i2"))
+    return np.array([zlib.crc32(record) for record in little], np.uint32)
 
 
-def _recorded_extent(record: npt.NDArray[np.float32]) -> tuple[int, int]:
-    """First and one past the last sample where any lead is not exactly zero."""
-    nonzero = np.flatnonzero(record.any(axis=1))
-    return (int(nonzero[0]), int(nonzero[-1]) + 1) if len(nonzero) else (0, len(record))
+def _header(path: Path) -> Header:
+    found = stored_header(path)
+    if found is None:
+        raise DataError(f"{path}: not a packed store (no {HEADER}); `ecgscale data pack` makes it")
+    if found.get("format_version") not in (None, FORMAT_VERSION):
+        raise DataError(
+            f"{path}: store version {found['format_version']}, this program reads {FORMAT_VERSION}; "
+            "delete it and pack again"
+        )
+    try:
+        kept_sum = found.pop("crc32")
+        header = Header(**found | {name: tuple(found[name]) for name in ("scale", "shard_bytes")})
+    except (TypeError, KeyError) as error:
+        raise DataError(f"{path}: not a packed store ({HEADER}: {error}); delete it and pack again") from None
+    if kept_sum != _header_sum(asdict(header)):
+        raise _damaged(path, f"{HEADER} is not the file that was written")
+    return header
 
 
-def _resample(recorded: npt.NDArray[np.float32], fs_hz: float, input_spec: InputSpec) -> npt.NDArray[np.floating]:
-    if input_spec.bandpass_hz is not None:
-        sos = dsp.butter(BANDPASS_ORDER, input_spec.bandpass_hz, "bandpass", fs=fs_hz, output="sos")
-        # scipy's own choice of padding, which it refuses for a record that is not longer
-        padding = min(3 * (2 * len(sos) + 1), recorded.shape[-1] - 1)
-        recorded = dsp.sosfiltfilt(sos, recorded, axis=-1, padlen=padding).astype(np.float32)
-    ratio = Fraction(input_spec.fs_hz / fs_hz).limit_denominator(1000)
-    if ratio == 1:
-        return recorded
-    # "line" keeps a lead's offset from becoming a step at both ends
-    resampled: npt.NDArray[np.floating] = dsp.resample_poly(
-        recorded, ratio.numerator, ratio.denominator, axis=-1, padtype="line"
-    )
-    return resampled
+def _header_sum(fields: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())
+
+
+def _map_shard(path: Path, size: int, shape: tuple[int, int], most_records: int) -> tuple[mmap.mmap, int]:
+    """The mapped file and where its first sample lies."""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                raise _damaged(path.parent, f"shard {path.name} has {found:,} bytes, the header says {size:,}")
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("another version of the npy format")
+            (n, *record), fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            first_byte = file.tell()
+            if (tuple(record), dtype, fortran) != (shape, np.dtype("<i2"), False) or n > most_records:
+                raise _damaged(
+                    path.parent, f"shard {path.name} is {dtype} {(n, *record)}, expected int16 (n, *{shape})"
+                )
+            if first_byte + 2 * n * shape[0] * shape[1] != size:
+                raise _damaged(path.parent, f"shard {path.name} does not hold the {n} records it says")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), first_byte
+    except (OSError, ValueError, SyntaxError, tokenize.TokenError) as error:  # the last two from numpy's headers
+        raise _damaged(path.parent, f"shard {path.name} can't be read ({error})") from None
+
+
+def _mapped_bytes() -> int:
+    """Of all files that this process has mapped, what is in memory; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[2]) * mmap.PAGESIZE
+    except OSError:
+        return 0
+
+
+def _check_sums(store: PackedStore, rows: Rows) -> None:
+    found, expected = record_sums(store.read(rows)), store.index["crc32"].to_numpy()[rows]
+    if wrong := np.flatnonzero(found != expected).tolist():
+        row = store.index.iloc[rows[wrong[0]]]
+        shard = shard_path(store.path, int(row["slot"]) // store.header.shard_records)
+        raise _damaged(store.path, f"shard {shard.name}: the samples of exam_id {row['exam_id']} have changed")
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path}: is damaged: {what}; delete it and pack again (`ecgscale data pack`, or the sweep does)")

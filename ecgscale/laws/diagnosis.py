@@ -14,8 +14,9 @@
 | `unidentified` | one of the above says so about an exponent or the whole law |
 | `flat` | a constant explains the data as well |
 | `starts_disagree` | fewer than half of the starts ended at the optimum |
-| `small_sample` | fewer than 12 runs: a percentile interval is too narrow |
+| `small_sample` | fewer than 12 runs: the interval trusts the law and equal noise everywhere |
 | `no_interval` | the runs can't be resampled without losing what identifies the law |
+| `objectives_disagree:alpha` | another objective puts a parameter outside its interval (side by side only) |
 | `draws_failed` | more than 1 % of the bootstrap fits did not converge |
 """
 
@@ -24,10 +25,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from ecgscale.laws.arrays import FloatArray
-from ecgscale.laws.forms import AdditiveLaw, Law
-from ecgscale.laws.objectives import Objective, weighted_median
+from ecgscale.laws.forms import Law, free_parameters
+from ecgscale.laws.objectives import Objective
 from ecgscale.laws.observations import Observations
-from ecgscale.laws.solver import BoolArray, Sample, minimise
+from ecgscale.laws.solver import BoolArray, Sample
 
 ZERO_FLOOR = 1e-4
 """A floor, or a term, below this share of the smallest loss is zero: a tenth of the usual noise of 0.1 %."""
@@ -49,12 +50,10 @@ WORST_CONDITION = 1e6
 """Of the scaled Gauss-Newton matrix in working coordinates. Published tables: 1e2 to 1.6e5; runaways above 1e6."""
 
 SMALL_SAMPLE = 12
-"""Runs below which a pairs bootstrap loses whole sizes. Our assumption."""
+"""Runs below which a pairs bootstrap loses whole sizes, and a wild one takes its place. Our assumption."""
 
 LARGEST_FAILURE = 0.01
 """Share of bootstrap fits that may end without convergence before the interval is doubted."""
-
-CONSTANT = AdditiveLaw("constant", (), ())
 
 UNIDENTIFYING = ("too_few_levels", "narrow_axis", "at_bound", "floor_above_data", "no_effect", "unidentified", "flat")
 """Flags after which a parameter must not be quoted as a result."""
@@ -69,7 +68,7 @@ def data_flags(law: Law, observations: Observations) -> list[str]:
     """What the design alone says."""
     flags = []
     for name, variable, n_levels in zip(law.variables, observations.variables, observations.n_levels(), strict=True):
-        if law.has_floor and n_levels == 2:
+        if law.has_floor and law.given_floor is None and n_levels == 2:
             flags.append(f"too_few_levels:{name}")
         if variable.max() < NARROWEST_SPAN * variable.min():
             flags.append(f"narrow_axis:{name}")
@@ -83,11 +82,13 @@ def bound_flags(law: Law, z: FloatArray, sample: Sample) -> list[str]:
     flags = []
     for i, name in enumerate(law.theta):
         if law.has_floor and i == 0:
-            flags += ["at_bound:E"] if z[i] < ZERO_FLOOR * smallest_loss else []
+            flags += ["at_bound:E"] if law.given_floor is None and z[i] < ZERO_FLOOR * smallest_loss else []
             flags += ["floor_above_data"] if z[i] >= smallest_loss else []
         elif name in law.exponents:
             flags += [f"at_bound:{name}"] if not lower[i] < z[i] < upper[i] else []
             flags += [f"runaway:{name}"] if abs(z[i]) > STEEPEST else []
+        elif name == "k":
+            flags += ["at_bound:k"] if not lower[i] < z[i] < upper[i] else []
         elif law.has_floor and z[i] < np.log(ZERO_FLOOR * smallest_loss):
             flags.append(f"no_effect:{law.variables[i - 1]}")
     return flags
@@ -95,7 +96,8 @@ def bound_flags(law: Law, z: FloatArray, sample: Sample) -> list[str]:
 
 def estimate_flags(law: Law, z: FloatArray, sample: Sample, weights: FloatArray, sigma: float) -> list[str]:
     """What the curvature at the optimum says, for a robust standard deviation of the log residuals."""
-    gradient = law.jet(z[None], sample.x)[1][0]
+    free = [law.theta.index(name) for name in free_parameters(law)]
+    gradient = law.jet(z[None], sample.x)[1][0, free]
     information = (gradient * (weights / weights.mean())) @ gradient.T  # the scale of weights means nothing
     scale = np.sqrt(np.maximum(np.diag(information), 1e-300))
     scaled = information / np.outer(scale, scale)
@@ -104,11 +106,9 @@ def estimate_flags(law: Law, z: FloatArray, sample: Sample, weights: FloatArray,
     if np.linalg.cond(scaled) > WORST_CONDITION:
         return ["ill_conditioned"]
     error = sigma * np.sqrt(np.diag(np.linalg.inv(scaled))) / scale
-    first = len(law.theta) - len(law.exponents)
+    by_name = {law.theta[i]: (z[i], spread) for i, spread in zip(free, error, strict=True)}
     return [
-        f"unidentified:{name}"
-        for name, value, spread in zip(law.exponents, z[first:], error[first:], strict=True)
-        if spread > LARGEST_RELATIVE_ERROR * value
+        f"unidentified:{name}" for name in law.exponents if by_name[name][1] > LARGEST_RELATIVE_ERROR * by_name[name][0]
     ]
 
 
@@ -116,7 +116,8 @@ def interval_flags(law: Law, interval: dict[str, tuple[float, float]], smallest_
     """Intervals too wide to be a number."""
     if not law.has_floor:
         return []
-    flags = ["unidentified:E"] if interval["E"][0] < ZERO_FLOOR * smallest_loss else []
+    is_fitted = law.given_floor is None
+    flags = ["unidentified:E"] if is_fitted and interval["E"][0] < ZERO_FLOOR * smallest_loss else []
     for name in law.exponents:
         low, high = interval[name]
         flags += [f"unidentified:{name}"] if high > WIDEST_RATIO * low else []
@@ -125,8 +126,8 @@ def interval_flags(law: Law, interval: dict[str, tuple[float, float]], smallest_
 
 def flat_flag(law: Law, sample: Sample, weights: FloatArray, objective: Objective, value: float) -> list[str]:
     """Whether AICc (Hurvich & Tsai 1989), on the objective that was minimised, prefers a constant to the law."""
-    start = np.exp(np.full((1, 1), weighted_median(sample.log_loss, weights)))
-    constant = float(minimise(CONSTANT, sample, weights[None], start, objective.stages()).value[0])
+    level = np.full_like(sample.log_loss, objective.best_constant(sample.log_loss, weights))
+    constant = float(weights @ objective.point_terms(level, sample.log_loss).value)
     n_points = len(weights)
 
     def criterion(objective_value: float, n_parameters: int) -> float:
@@ -134,9 +135,10 @@ def flat_flag(law: Law, sample: Sample, weights: FloatArray, objective: Objectiv
         small_sample = 2 * k * (k + 1) / (n_points - k - 1)
         return n_points * float(np.log(max(objective_value, 1e-300))) + 2 * k + small_sample
 
-    if n_points <= len(law.theta) + 2:  # the correction is infinite: too few points to say
+    n_free = len(free_parameters(law))
+    if n_points <= n_free + 2:  # the correction is infinite: too few points to say
         return []
-    return ["flat"] if criterion(value, len(law.theta)) >= criterion(constant, 1) else []
+    return ["flat"] if criterion(value, n_free) >= criterion(constant, 1) else []
 
 
 def summary_flag(law: Law, flags: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from ecgscale.errors import FitError
 from ecgscale.laws.arrays import FloatArray
-from ecgscale.laws.estimate import METHOD, fit
+from ecgscale.laws.estimate import PAIRS_METHOD, fit
 from ecgscale.laws.forms import Law, get_law
 from ecgscale.laws.intervals import percentile_interval, resample_runs
 from ecgscale.laws.line import fit_lines, line_objective
@@ -65,7 +65,7 @@ class PairFit:
             defined = self.draws[~np.isnan(self.draws[:, 1])]
             low, high = percentile_interval(_shifted_power(defined.T.reshape(4, -1, *[1] * x.ndim), x))
         smallest, largest = self.support["L0"]
-        return Prediction(value, low, high, np.asarray((x < smallest) | (x > largest)))
+        return Prediction(value, low, high, None, None, np.asarray((x < smallest) | (x > largest)))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the draws."""
@@ -162,6 +162,8 @@ def fit_pair_with_floors(
     law = get_law(law)
     if not law.has_floor:
         raise FitError(f"law {law.name} has no floor to take: use fit_pair with floors of your own")
+    if law.link is not None:
+        raise FitError(f"law {law.name} explains a bounded metric; a loss-to-loss law is of losses")
     tables = [observe(law, (*columns, loss), weights, runs) for loss in (loss_x, loss_y)]
     resamples = resample_runs(law, tables[0], bootstrap, seed)
     stages = [_first_stage(law, table, resamples, bootstrap, objective, delta) for table in tables]
@@ -225,7 +227,7 @@ def _second_stage(
     return PairFit(
         theta=dict(zip(THETA, point.tolist(), strict=True)),
         interval=interval,
-        interval_method=None if interval is None else METHOD,
+        interval_method=None if interval is None else PAIRS_METHOD,
         slope=float(slope[0]),
         slope_interval=slope_interval,
         status=FitStatus.AT_BOUND if any(":at_bound" in flag for flag in found) else FitStatus.CONVERGED,

@@ -88,6 +88,20 @@ class Objective:
             value = self.point_terms(log_predicted, log_loss).value
         return np.asarray((weights * value).sum(axis=-1))
 
+    def best_constant(self, log_loss: FloatArray, weights: FloatArray) -> float:
+        """The log prediction, the same for every point, with the smallest objective; in closed form."""
+        if self.name == "lsq":
+            return float(np.average(log_loss, weights=weights))
+        if self.name == "lsq_raw":
+            return float(np.log(np.average(np.exp(log_loss), weights=weights)))
+        # The slope Σ w clip(z − y, −δ, δ) is piecewise linear in z, with a corner δ to either side of every point.
+        delta = LAD_DELTA if self.delta is None else self.delta
+        corners = np.concatenate((log_loss - delta, log_loss + delta))
+        order = np.argsort(corners, kind="stable")
+        corners, steepness = corners[order], np.cumsum(np.concatenate((weights, -weights))[order])
+        slope = np.concatenate(([0.0], np.cumsum(steepness[:-1] * np.diff(corners)))) - delta * weights.sum()
+        return float(np.interp(0.0, slope, corners))
+
     def stages(self, warm: bool = False) -> tuple["Objective", ...]:
         """Smooth objectives to be solved in turn; the last one is the target (for `lad`, up to its tiny delta).
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ecgscale.errors import FitError
 from ecgscale.laws.arrays import FloatArray, IndexArray
-from ecgscale.laws.forms import Law
+from ecgscale.laws.forms import Law, free_parameters
 
 SAME_LEVEL = 1.01
 """Values within 1 % of the smallest of a level are one level of an axis: token counts and measured sizes jitter.
@@ -22,7 +22,8 @@ Our assumption; the closest rungs in use differ by 10 %."""
 class Observations:
     """Variables (variable, point) in the law's order; loss, weights and run index (point,); levels per variable.
 
-    Only points of positive weight; `used` says which rows of the input these are.
+    Only points of positive weight; `used` says which rows of the input these are. A bounded metric is given as its
+    error odds. `labelled` says whether the caller named the runs; otherwise they are the configurations.
     """
 
     variables: FloatArray
@@ -31,6 +32,7 @@ class Observations:
     runs: IndexArray
     levels: tuple[IndexArray, ...]
     used: NDArray[np.bool_]
+    labelled: bool
 
     @property
     def n_runs(self) -> int:
@@ -38,7 +40,7 @@ class Observations:
 
     def n_levels(self) -> tuple[int, ...]:
         """Distinct levels of every axis."""
-        return tuple(len(np.unique(level)) for level in self.levels)
+        return tuple(int(level.max()) + 1 for level in self.levels)
 
 
 def observe(
@@ -49,20 +51,32 @@ def observe(
     if len(columns) != len(names):
         raise FitError(f"law {law.name} takes {len(names)} columns ({', '.join(names)}), got {len(columns)}")
     n_points = np.size(columns[-1])
+    if law.link is not None:
+        columns = (*columns[:-1], law.link.to_odds(columns[-1]))
     arrays = [_column(name, column, n_points) for name, column in zip(names, columns, strict=True)]
     weight = np.ones(n_points) if weights is None else _weights(weights, n_points)
-    if runs is None:
-        run_index = np.arange(n_points)
-    else:
-        labels = np.asarray(runs)
-        if labels.shape != (n_points,):
-            raise FitError(f"runs has shape {labels.shape}, loss has {n_points} points: give one label per point")
-        run_index = np.unique(labels, return_inverse=True)[1]
     used = weight > 0
-    variables, run_index = np.stack(arrays[:-1])[:, used], np.unique(run_index[used], return_inverse=True)[1]
+    variables = np.stack(arrays[:-1])[:, used]
+    run_index = _configurations(variables) if runs is None else _labelled(runs, used)
     levels = tuple(_levels(variable) for variable in variables)
     _refuse_too_few(law, levels, int(used.sum()))
-    return Observations(variables, arrays[-1][used], weight[used], run_index, levels, used)
+    return Observations(variables, arrays[-1][used], weight[used], run_index, levels, used, runs is not None)
+
+
+def _configurations(variables: FloatArray) -> IndexArray:
+    """Points with the same variables are seeds of one configuration; numbered by value, so that order means nothing."""
+    order = np.lexsort(variables)
+    changes = (np.diff(variables[:, order], axis=1) != 0).any(axis=0)
+    index = np.empty(len(order), dtype=np.intp)
+    index[order] = np.concatenate(([0], np.cumsum(changes)))
+    return index
+
+
+def _labelled(runs: ArrayLike, used: NDArray[np.bool_]) -> IndexArray:
+    labels = np.asarray(runs)
+    if labels.shape != used.shape:
+        raise FitError(f"runs has shape {labels.shape}, loss has {len(used)} points: give one label per point")
+    return np.asarray(np.unique(labels[used], return_inverse=True)[1])
 
 
 def _column(name: str, column: ArrayLike, n_points: int) -> FloatArray:
@@ -86,25 +100,25 @@ def _weights(weights: ArrayLike, n_points: int) -> FloatArray:
 
 
 def _levels(values: FloatArray) -> IndexArray:
-    """Index of the level of every value: a level begins where a value leaves the one before by more than 1 %."""
-    level, begin = np.zeros(len(values), dtype=np.intp), -np.inf
-    index = -1
-    for position in np.argsort(values, kind="stable"):
-        if values[position] > begin * SAME_LEVEL or index < 0:
-            index, begin = index + 1, values[position]
-        level[position] = index
-    return level
+    """Index of the level of every value: a level begins where a value leaves the smallest of the one before by 1 %."""
+    ordered = np.sort(values)
+    begin_after = ordered.searchsorted(ordered * SAME_LEVEL, side="right").tolist()
+    begins, position = [], 0
+    while position < len(ordered):
+        begins.append(position)
+        position = begin_after[position]
+    return np.asarray(ordered[begins].searchsorted(values, side="right") - 1)
 
 
 def _refuse_too_few(law: Law, levels: tuple[IndexArray, ...], n_points: int) -> None:
-    needed = len(law.theta) + 1
+    needed = len(free_parameters(law)) + 1
     if n_points < needed:
         raise FitError(
             f"law {law.name} has {needed - 1} parameters and needs at least {needed} points, got {n_points}:"
             " add runs or choose a law with fewer parameters"
         )
     for name, level in zip(law.variables, levels, strict=True):
-        if len(np.unique(level)) < 2:
+        if level.max() == 0:
             raise FitError(
                 f"law {law.name}: all points share one level of {name}, so its term can't be told from a constant:"
                 f" vary {name} or fit a law without it"

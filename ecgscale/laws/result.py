@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ecgscale.errors import FitError
 from ecgscale.laws.arrays import FloatArray
 from ecgscale.laws.diagnosis import is_identified
-from ecgscale.laws.forms import get_law
+from ecgscale.laws.forms import Law, get_law
 from ecgscale.laws.intervals import percentile_interval
 
 
@@ -39,11 +39,19 @@ class ObjectiveValue:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Mean law at the asked-for places, with its 95 % interval (None without draws), in the shape of the question."""
+    """The law at the asked-for places, in the shape of the question.
+
+    Attributes:
+        low, high: 95 % interval of the mean law; None without draws.
+        new_low, new_high: 95 % interval of one new run, which also scatters as the residuals do.
+        extrapolated: Whether the place lies outside the data.
+    """
 
     value: FloatArray
     low: FloatArray | None
     high: FloatArray | None
+    new_low: FloatArray | None
+    new_high: FloatArray | None
     extrapolated: NDArray[np.bool_]
 
 
@@ -56,7 +64,9 @@ class LawFit:
         flags: What speaks against reading the estimate as a law, see `ecgscale.laws.diagnosis`. Empty is good.
         starts_agreeing: Share of far-apart starts that ended at this optimum.
         support: Smallest and largest value of each variable; anything outside is extrapolation.
+        bounded: (worst, best) of a bounded metric, whose error odds follow the law.
         draws: Bootstrap estimates (draw, parameter) in the order of `theta`. Not part of equality, print or JSON.
+        residuals: Log observed minus log predicted loss (point,), widened by √(n/(n − p)); likewise.
     """
 
     law: str
@@ -70,7 +80,14 @@ class LawFit:
     n_runs: int
     starts_agreeing: float
     support: dict[str, tuple[float, float]]
+    bounded: tuple[float, float] | None = None
     draws: FloatArray | None = field(default=None, compare=False, repr=False)
+    residuals: FloatArray | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def form(self) -> Law:
+        """The law itself."""
+        return get_law(self.law, self.bounded)
 
     @property
     def identified(self) -> bool:
@@ -80,27 +97,30 @@ class LawFit:
     def predict(self, *x: ArrayLike) -> Prediction:
         """The law at x (its variables in order, broadcast), in natural units.
 
-        The interval is that of the mean law, not of a new run, which scatters around it.
+        There are two intervals: of the mean law, and of a single new run, which scatters around it.
         """
-        law = get_law(self.law)
+        law = self.form
         if len(x) != len(law.variables):
             raise FitError(f"law {law.name} predicts from {', '.join(law.variables)}; got {len(x)} values")
         columns = np.broadcast_arrays(*(np.asarray(v, dtype=float) for v in x))
         value = law.loss(self.theta, *columns)
-        low = high = None
+        low = high = new_low = new_high = None
         if self.draws is not None:
             axes = (slice(None),) + (None,) * value.ndim
             by_draw = law.loss({name: self.draws[:, i][axes] for i, name in enumerate(law.theta)}, *columns)
             low, high = percentile_interval(by_draw)
+            if self.residuals is not None:
+                scatter = np.random.default_rng(0).permutation(np.resize(self.residuals, len(by_draw)))[axes]
+                new_low, new_high = percentile_interval(_shaken(law, by_draw, scatter))
         outside = np.zeros(value.shape, dtype=bool)
         for name, column in zip(law.variables, columns, strict=True):
             smallest, largest = self.support[name]
             outside |= (column < smallest) | (column > largest)
-        return Prediction(value, low, high, outside)
+        return Prediction(value, low, high, new_low, new_high, outside)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the draws."""
-        out = {name: value for name, value in asdict(self).items() if name != "draws"}
+        out = {name: value for name, value in asdict(self).items() if name not in ("draws", "residuals")}
         return out | {"status": self.status.value, "flags": list(self.flags)}
 
     @classmethod
@@ -111,6 +131,7 @@ class LawFit:
             **known
             | {
                 "interval": _pairs(known["interval"]),
+                "bounded": None if known["bounded"] is None else tuple(known["bounded"]),
                 "support": _pairs(known["support"]),
                 "status": FitStatus(known["status"]),
                 "flags": tuple(known["flags"]),
@@ -124,6 +145,13 @@ class LawFit:
     @classmethod
     def from_json(cls, text: str) -> "LawFit":
         return cls.from_dict(json.loads(text))
+
+
+def _shaken(law: Law, loss: FloatArray, scatter: FloatArray) -> FloatArray:
+    """Losses with the scatter of a run: relative for a loss, in the log odds for a bounded metric."""
+    if law.link is None:
+        return np.asarray(loss * np.exp(scatter))
+    return law.link.from_odds(law.link.to_odds(loss) * np.exp(scatter))
 
 
 def _pairs(stored: Mapping[str, Any] | None) -> dict[str, tuple[float, float]] | None:

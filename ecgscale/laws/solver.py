@@ -23,15 +23,22 @@ MAX_ITERATIONS = 300
 RELATIVE_GAIN = 1e-13
 """The search ends when a full Newton step promises to lower the objective by less than this share of it."""
 
+LEFT_OVER = 1e-16
+"""It also ends after a step that kept its promise so well that the next would gain less than this share."""
+
+LEVEL = 1e-14
+"""Objectives that differ by less than this share of them are the same number, computed twice."""
+
 ROUNDING = 1e-15
 """Log residuals of this size are rounding; an objective made only of them is zero (noise-free data)."""
 
-REWEIGHTED_STEPS = 3
-"""Steps that use the majorant of the curvature before the exact one: fewer rejected steps far from the optimum."""
-
-FIRST_DAMPING, DAMPING_DOWN, DAMPING_UP, LARGEST_DAMPING = 1e-2, 0.1, 4.0, 1e12
-"""Levenberg-Marquardt schedule in units of the scaled Hessian. Tuned on the same points; only speed depends on it.
+FIRST_DAMPING, DAMPING_DOWN, DAMPING_UP, LARGEST_DAMPING = 1e-3, 0.1, 4.0, 1e12
+"""Levenberg-Marquardt schedule in units of the scaled Hessian. Tuned on 47 published tables; only speed depends on it.
 At the largest damping a step is below rounding: a problem that gets there has no descent left, or is broken."""
+
+MAJORANT_DAMPING = 1e-3
+"""From this damping up, that is far from the optimum, steps use the majorant of the curvature, and below it the more of
+the exact one the smaller the damping: fewer rejected steps. Tuned with the damping."""
 
 STALLED_GAIN = 1e-9
 """A problem without a descent whose promised gain is below this share has reached the rounding of its objective."""
@@ -73,20 +80,35 @@ class Minima:
     stuck: BoolArray
 
 
+def starting_points(law: Law, sample: Sample, weights: FloatArray, n_starts: int) -> FloatArray:
+    """The law's own starting points (start, p) for a sample, best first, at its floor if that is given."""
+    floor = None if law.given_floor is None else law.given_floor / sample.scale
+    return law.starts(sample.x, np.exp(sample.log_loss), weights, n_starts, floor)
+
+
 def minimise(
-    law: Law, sample: Sample, weights: FloatArray, start: FloatArray, objectives: Sequence[Objective]
+    law: Law,
+    sample: Sample,
+    weights: FloatArray,
+    start: FloatArray,
+    objectives: Sequence[Objective],
+    log_loss: FloatArray | None = None,
 ) -> Minima:
     """Minimise for every pair of a weight row (problem, point) and a start (problem, p).
 
     The objectives are solved in turn, each from the optimum of the one before; the last one counts.
+
+    Args:
+        log_loss: Targets of every problem (problem, point) instead of the sample's, in its typical units.
     """
     size = max(1, BLOCK_ELEMENTS // weights.shape[1])
     blocks = []
     for first in range(0, len(start), size):
         rows = slice(first, first + size)
-        minima = _solve(law, sample, weights[rows], start[rows], objectives[0])
+        targets = sample.log_loss if log_loss is None else log_loss[rows]
+        minima = _solve(law, sample, targets, weights[rows], start[rows], objectives[0])
         for objective in objectives[1:]:
-            minima = _solve(law, sample, weights[rows], minima.z, objective)
+            minima = _solve(law, sample, targets, weights[rows], minima.z, objective)
         blocks.append(minima)
     return Minima(
         np.concatenate([b.z for b in blocks]),
@@ -96,7 +118,7 @@ def minimise(
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Iterate:
     """A point of each unfinished problem with everything the next step needs. Rows are problems."""
 
@@ -106,22 +128,24 @@ class _Iterate:
     terms: PointTerms
 
     @classmethod
-    def at(cls, law: Law, sample: Sample, objective: Objective, weights: FloatArray, z: FloatArray) -> "_Iterate":
-        log_loss, gradient = law.jet(z, sample.x)
-        terms = objective.point_terms(log_loss, sample.log_loss)
-        return cls(z, (weights * terms.value).sum(axis=1), gradient, terms)
+    def at(
+        cls, law: Law, x: FloatArray, targets: FloatArray, weights: FloatArray, objective: Objective, z: FloatArray
+    ) -> "_Iterate":
+        log_loss, gradient = law.jet(z, x)
+        terms = objective.point_terms(log_loss, targets)
+        return cls(z, np.add.reduce(weights * terms.value, axis=1), gradient, terms)
 
     def take(self, rows: BoolArray | NDArray[np.intp]) -> "_Iterate":
         return _Iterate(self.z[rows], self.value[rows], self.gradient[rows], PointTerms(*(t[rows] for t in self.terms)))
 
-    def replace(self, rows: BoolArray, other: "_Iterate") -> None:
-        """Overwrite the rows that another iterate improves on."""
-        if rows.all():
-            self.z, self.value, self.gradient, self.terms = other.z, other.value, other.gradient, other.terms
-            return
-        pairs = [(self.z, other.z), (self.value, other.value), (self.gradient, other.gradient)]
-        for mine, theirs in pairs + list(zip(self.terms, other.terms, strict=True)):
-            mine[rows] = theirs[rows]
+    def merge(self, better: BoolArray, other: "_Iterate") -> "_Iterate":
+        """The rows in which the other iterate is better, and the rest of this one. Uses up the other."""
+        if not better.all():
+            rest = ~better
+            pairs = [(other.z, self.z), (other.value, self.value), (other.gradient, self.gradient)]
+            for theirs, mine in pairs + list(zip(other.terms, self.terms, strict=True)):
+                theirs[rest] = mine[rest]
+        return other
 
 
 @dataclass(frozen=True)
@@ -133,14 +157,15 @@ class _Quadratic:
     majorant: FloatArray
 
     @classmethod
-    def at(cls, law: Law, sample: Sample, weights: FloatArray, now: _Iterate, blend: FloatArray) -> "_Quadratic":
+    def at(cls, law: Law, x: FloatArray, weights: FloatArray, now: _Iterate, blend: FloatArray) -> "_Quadratic":
         """In working coordinates; blend (problem,) goes from the exact curvature at 0 to the majorant at 1."""
         terms, gradient = now.terms, now.gradient
-        inner = weights * terms.slope
-        outer = weights * (terms.curvature + blend[:, None] * (terms.majorant - terms.curvature))
+        inner, upper = weights * terms.slope, weights * terms.majorant
+        outer = weights * terms.curvature
+        outer += blend[:, None] * (upper - outer)
         slope = (gradient @ inner[:, :, None])[..., 0]
-        majorant = (gradient * (weights * terms.majorant)[:, None, :]) @ gradient.transpose(0, 2, 1)
-        return cls(slope, law.hessian(gradient, sample.x, outer, inner), majorant)
+        majorant = (gradient * upper[:, None, :]) @ gradient.transpose(0, 2, 1)
+        return cls(slope, law.hessian(now.z, gradient, x, outer, inner), majorant)
 
     def straight(self, law: Law, z: FloatArray) -> "_Quadratic":
         """The same model in the coordinates in which the law's ridge is straight."""
@@ -157,23 +182,26 @@ class _Quadratic:
 
         Parameters that are held do not move. Everything is scaled to a unit diagonal of the majorant.
         """
-        scale = np.sqrt(np.einsum("pii->pi", self.majorant))
-        scale[scale == 0] = 1.0
-        slope = np.where(held, 0.0, self.slope / scale)
-        hessian = self.hessian / (scale[:, :, None] * scale[:, None, :])
+        inverse = self.majorant.diagonal(axis1=1, axis2=2).copy()
+        inverse[inverse <= 0] = 1.0
+        inverse **= -0.5
+        slope = self.slope * inverse
+        hessian = self.hessian * (inverse[:, :, None] * inverse[:, None, :])
         if held.any():
+            slope[held] = 0.0
             hessian[held[:, :, None] | held[:, None, :]] = 0.0
             hessian += np.eye(held.shape[1]) * held[:, None, :]
         eigenvalues, eigenvectors = np.linalg.eigh(hessian)
         curvature = np.maximum(np.abs(eigenvalues), FLATTEST)
         turned = (slope[:, None, :] @ eigenvectors)[:, 0]
-        gain = 0.5 * (turned * turned / curvature).sum(axis=1)
+        gain = 0.5 * np.add.reduce(turned * turned / curvature, axis=1)
         step = (eigenvectors @ (turned / (curvature + damping[:, None]))[:, :, None])[..., 0]
-        return -step / scale, gain
+        return -step * inverse, gain
 
     def promised(self, step: FloatArray) -> FloatArray:
         """What the model says a step lowers the objective by."""
-        return -np.asarray(((self.slope + 0.5 * (self.hessian @ step[:, :, None])[..., 0]) * step).sum(axis=1))
+        bent = (self.hessian @ step[:, :, None])[..., 0]
+        return -np.asarray(np.add.reduce((self.slope + 0.5 * bent) * step, axis=1))
 
 
 class _Proposal(NamedTuple):
@@ -186,29 +214,43 @@ class _Proposal(NamedTuple):
 
 def _propose(law: Law, model: _Quadratic, z: FloatArray, damping: FloatArray) -> _Proposal:
     """A step along the straight ridge. One that crosses E = 0 ends there; one that begins there stays on the face."""
+    if law.given_floor is not None:
+        return _along_face(law, model, z, damping)
     lower, upper = law.bounds
+    first = int(law.has_floor)  # the floor's own bound is curved in w, so it is minded below
     straight = model.straight(law, z)
-    step, gain = straight.newton(damping, _held(z, straight.slope, lower, upper) & ~_is_floor(law))
+    held = _held(z, straight.slope, lower, upper)
+    held[:, :first] = False
+    step, gain = straight.newton(damping, held)
     w = law.straighten(z)
-    goal = np.where(_is_floor(law), w + step, np.clip(w + step, lower, upper))
+    goal = w + step
+    goal[:, first:] = np.minimum(np.maximum(goal[:, first:], lower[first:]), upper[first:])
     moved = law.bend(goal)
-    if law.has_floor:
-        crosses = moved[:, 0] < 0
+    crosses = moved[:, 0] < 0 if law.has_floor else np.zeros(len(z), dtype=bool)
+    any_crosses = bool(crosses.any())
+    if any_crosses:
         outward = np.flatnonzero(crosses & (z[:, 0] > 0))
-        if len(outward):
-            goal[outward] = _floor_crossing(law, w[outward], goal[outward])
-            gain[outward] = np.inf  # not an optimum, wherever this leads
-            moved[outward] = law.bend(goal[outward])
-            moved[outward, 0] = 0.0
-    promised = straight.promised(goal - w)
-    moved = np.clip(moved, lower, upper)
-    on_face = np.flatnonzero(crosses & (z[:, 0] == 0)) if law.has_floor else np.empty(0, dtype=np.intp)
+        goal[outward] = _floor_crossing(law, w[outward], goal[outward])
+        gain[outward] = np.inf  # not an optimum, wherever this leads
+        moved[outward] = law.bend(goal[outward])
+        moved[outward, 0] = 0.0
+    proposal = _Proposal(np.minimum(np.maximum(moved, lower), upper), gain, straight.promised(goal - w))
+    on_face = np.flatnonzero(crosses & (z[:, 0] == 0)) if any_crosses else np.empty(0, dtype=np.intp)
     if len(on_face):
-        face, start = model.take(on_face), z[on_face]
-        step, gain[on_face] = face.newton(damping[on_face], _held(start, face.slope, lower, upper) | _is_floor(law))
-        moved[on_face] = np.clip(start + step, lower, upper)
-        promised[on_face] = face.promised(moved[on_face] - start)
-    return _Proposal(moved, gain, promised)
+        face = _along_face(law, model.take(on_face), z[on_face], damping[on_face])
+        for all_rows, these in zip(proposal, face, strict=True):
+            all_rows[on_face] = these
+    return proposal
+
+
+def _along_face(law: Law, model: _Quadratic, z: FloatArray, damping: FloatArray) -> _Proposal:
+    """A step in working coordinates that leaves the floor where it is."""
+    lower, upper = law.bounds
+    held = _held(z, model.slope, lower, upper)
+    held[:, 0] = True
+    step, gain = model.newton(damping, held)
+    moved = np.minimum(np.maximum(z + step, lower), upper)
+    return _Proposal(moved, gain, model.promised(moved - z))
 
 
 def _floor_crossing(law: Law, w: FloatArray, goal: FloatArray) -> FloatArray:
@@ -229,30 +271,34 @@ def _held(z: FloatArray, slope: FloatArray, lower: FloatArray, upper: FloatArray
     return np.asarray(((z <= lower) & (slope > 0)) | ((z >= upper) & (slope < 0)))
 
 
-def _is_floor(law: Law) -> BoolArray:
-    return np.arange(len(law.theta)) < int(law.has_floor)
-
-
-def _solve(law: Law, sample: Sample, weights: FloatArray, start: FloatArray, objective: Objective) -> Minima:
-    lower, upper = law.bounds
-    now = _Iterate.at(law, sample, objective, weights, np.clip(start, lower, upper))
+def _solve(
+    law: Law, sample: Sample, targets: FloatArray, weights: FloatArray, start: FloatArray, objective: Objective
+) -> Minima:
+    x, z = sample.x, np.clip(start, *law.bounds)
+    if law.given_floor is not None:
+        z[:, 0] = law.given_floor / sample.scale
+    now = _Iterate.at(law, x, targets, weights, objective, z)
     n = len(start)
     out = Minima(now.z.copy(), now.value.copy(), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool))
     active, damping = np.arange(n), np.full(n, FIRST_DAMPING)
     rounding = ROUNDING**2 * weights.sum(axis=1)
     for iteration in range(MAX_ITERATIONS):
-        blend = np.minimum(1.0, damping * 1e3) if iteration >= REWEIGHTED_STEPS else np.ones_like(damping)
+        blend = np.minimum(1.0, damping / MAJORANT_DAMPING)
         # A step into nonsense gives inf or nan, which is never lower, so the damping rises.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            proposal = _propose(law, _Quadratic.at(law, sample, weights, now, blend), now.z, damping)
-            trial = _Iterate.at(law, sample, objective, weights, proposal.z)
-        lowered = trial.value < now.value
-        fulfilled = (now.value - trial.value) / np.where(proposal.promised > 0, proposal.promised, np.inf)
-        done = (proposal.gain <= RELATIVE_GAIN * now.value) | (now.value <= rounding)
-        done |= ~lowered & (damping > 1e4) & (proposal.gain <= STALLED_GAIN * now.value)
+            proposal = _propose(law, _Quadratic.at(law, x, weights, now, blend), now.z, damping)
+            trial = _Iterate.at(law, x, targets, weights, objective, proposal.z)
+            lowered = trial.value < now.value
+            fulfilled = (now.value - trial.value) / np.where(proposal.promised > 0, proposal.promised, np.inf)
+            # The misfit of the quadratic model shrinks with the step, so what is left shrinks with its square.
+            left_over = proposal.gain * (1.0 - fulfilled) ** 2 + np.abs(proposal.gain - proposal.promised)
+            done = (proposal.gain <= RELATIVE_GAIN * now.value) | (now.value <= rounding)
+            done |= lowered & (left_over <= LEFT_OVER * now.value)
+            done |= ~lowered & (damping > 1e4) & (proposal.gain <= STALLED_GAIN * now.value)
         stuck = ~lowered & ~done & (damping > LARGEST_DAMPING)
         damping = _next_damping(damping, lowered, fulfilled)
-        now.replace(lowered, trial)
+        # The last Newton step still doubles the digits of the parameters when the objective can't show it any more.
+        now = now.merge(lowered | (done & (trial.value <= now.value * (1 + LEVEL))), trial)
         finished = done | stuck
         if finished.any() or iteration == MAX_ITERATIONS - 1:
             out.z[active], out.value[active], out.converged[active], out.stuck[active] = now.z, now.value, done, stuck
@@ -260,6 +306,7 @@ def _solve(law: Law, sample: Sample, weights: FloatArray, start: FloatArray, obj
             if not left.any():
                 break
             now, weights, active = now.take(left), weights[left], active[left]
+            targets = targets if targets.ndim == 1 else targets[left]
             damping, rounding = damping[left], rounding[left]
     return out
 

@@ -1,12 +1,19 @@
-"""One batch on its way into a model: cast, normalised and zero outside the recorded signal, all on the device."""
+"""One batch on its way into a model: cropped, cast, normalised and zero outside the recorded signal, on the device.
+
+Training may ask for random changes on the way (`objectives.augmentation`); evaluation never does.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from ecgscale.objectives.augmentation import crop, disturbed, kept_leads
+from ecgscale.specs import AugmentSpec
 
 Normalise = Literal["zscore", "fixed"]
 
@@ -23,7 +30,8 @@ class Batch:
     signal: `(batch, lead, time)` float32, normalised; zero outside the recorded part.
     recorded: `(batch, time)` bool, False where the record was padded.
     targets: `(batch, target)` float32.
-    key: integer that seeds whatever is random about this batch (masks), so that a resumed trial draws the same.
+    key: integer that seeds whatever is random about this batch (masks, augmentation), so that a resumed trial draws
+        the same.
     """
 
     signal: Tensor
@@ -38,22 +46,31 @@ def make_batch(
     stop: Tensor,
     targets: Tensor,
     *,
-    scale: float,
+    scale: float | Sequence[float] | Tensor,
     normalise: Normalise,
     key: int,
+    n_samples: int | None = None,
+    augment: AugmentSpec | None = None,
 ) -> Batch:
     """Digital samples `(batch, lead, time)` int16 × `scale` → a `Batch`.
 
     Args:
         start: first recorded sample of each record, `(batch,)`.
         stop: one past the last recorded sample, `(batch,)`.
-        scale: unit (mV, or z-score) per digital step.
+        scale: unit (mV, or z-score) per digital step, one number or one per lead.
         normalise: `zscore` per record and lead over the recorded part, or `fixed` for all records.
+        n_samples: what the model sees of a store that holds more; None for all of it.
+        augment: what changes at random, in training; None for nothing.
     """
+    at_random = augment is not None and augment.random_crop
+    digital, start, stop = crop(digital, start, stop, n_samples or digital.shape[-1], key=key, at_random=at_random)
     time = torch.arange(digital.shape[-1], device=digital.device)
     recorded = (time >= start[:, None]) & (time < stop[:, None])
     inside = recorded[:, None, :]
-    signal = digital.to(torch.float32) * scale
+    per_lead = torch.as_tensor(scale, dtype=torch.float32, device=digital.device).reshape(-1, 1)
+    signal = digital.to(torch.float32) * per_lead
+    if augment is not None:
+        signal = disturbed(signal, augment, key)
     if normalise == "fixed":
         signal = signal / FIXED_SCALE
     else:
@@ -63,4 +80,8 @@ def make_batch(
         deviation = (signal - mean) * inside
         std = (deviation.square().sum(dim=-1, keepdim=True) / n).sqrt()
         signal = deviation / torch.where(std < FLAT_LEAD, torch.inf, std)
-    return Batch(signal * inside, recorded, targets, key)
+    signal = signal * inside
+    if augment is not None and augment.lead_dropout:
+        kept = kept_leads(len(signal), signal.shape[1], augment, key)
+        signal = signal * kept[..., None].to(signal.device)
+    return Batch(signal, recorded, targets, key)

@@ -16,12 +16,13 @@ from ecgscale.ladder import N_LEADS, InputShape, ResNetShape, Shape, decoded_sta
 from ecgscale.models.encoder import Encoded, Encoder
 from ecgscale.models.transformer import to_patches
 from ecgscale.objectives.batch import Batch
+from ecgscale.objectives.keyed_random import generator
 from ecgscale.objectives.objective import Objective, Scored
 
 
 def draw_mask(n_records: int, n_patches: int, mask_ratio: float, key: int) -> Tensor:
     """`(record, patch)` bool on the CPU, True where masked: equally many in every record, a pure function of `key`."""
-    noise = torch.rand(n_records, n_patches, generator=torch.Generator().manual_seed(key))
+    noise = torch.rand(n_records, n_patches, generator=generator(key, "mask"))
     n_masked = max(1, round(mask_ratio * n_patches))
     rank = noise.argsort(dim=1).argsort(dim=1)
     return rank < n_masked

@@ -12,6 +12,7 @@ import scipy.io
 
 from ecgscale.conventions import CODE_LABELS, LEADS
 from ecgscale.data.code_format import CodeWriter, bad_records, open_code
+from ecgscale.data.trace_part import PartWriter, compressed, read_chunks, to_stored
 from ecgscale.errors import DataError
 
 REAL = Path(os.environ.get("ECGSCALE_REAL_DATA", "")) / "ecg" / "code15-sample"
@@ -259,8 +260,8 @@ def test_written_folder_reads_back_within_a_quarter_microvolt(tmp_path: Path) ->
         assert file["tracings"].dtype == np.float32
         assert np.abs(file["tracings"][0] - 2 * signal_mv[0]).max() < 0.5e-3
         attributes = dict(file["tracings"].attrs)
-    assert (attributes["mv_per_unit"], attributes["unit"], attributes["fs_hz"]) == (0.5, "mV", 400.0)
-    assert tuple(attributes["leads"]) == LEADS
+    assert (attributes["mv_per_unit"], attributes["unit"], attributes["fs_hz"]) == (0.5, b"mV", 400.0)
+    assert tuple(lead.decode() for lead in attributes["leads"]) == LEADS
 
 
 def test_zscored_signals_stay_zscored(tmp_path: Path) -> None:
@@ -308,6 +309,40 @@ def test_writer_refuses_wrong_shapes_and_repeated_exams(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="exam_id written twice: 1"), CodeWriter(tmp_path / "b") as writer:
         writer.append(make_exams([1]), make_signal(1))
         writer.append(make_exams([2, 1]), make_signal(2))
+
+
+def test_chunks_that_span_many_records_are_warned_about(tmp_path: Path) -> None:
+    def said(**storage: object) -> str:
+        with h5py.File(tmp_path / "p.hdf5", "w") as file:
+            file["exam_id"] = np.arange(1, 5)
+            file.create_dataset("tracings", data=make_signal(4), **storage)
+        return open_code(tmp_path).slow_random_access
+
+    make_exams([1, 2, 3, 4]).to_csv(tmp_path / "exams.csv", index=False)
+    assert said() == ""
+    assert said(chunks=(1, 4096, 12), compression="gzip") == ""
+    assert said(chunks=(4, 64, 1)) == ""
+    assert "p.hdf5 is compressed (deflate) in chunks of 4 records" in said(chunks=(4, 64, 1), compression="gzip")
+    assert "(shuffle, lzf)" in said(chunks=(2, 4096, 12), compression="lzf", shuffle=True)
+
+
+def test_compressed_records_are_copied_as_they_are(tmp_path: Path) -> None:
+    stored = np.concatenate([to_stored(make_signal(2), "mV"), np.zeros((1, 4096, 12), np.float32)])
+    stored[1] = np.frombuffer(np.random.default_rng(1).bytes(stored[1].nbytes), "<f4").reshape(4096, 12)
+    first = PartWriter(tmp_path / "first.hdf5", "mV")
+    first.append([3, 1, 2], [compressed(record) for record in stored])  # the second gets longer by it
+    first.close()
+    chunks = read_chunks(first.path)
+    second = PartWriter(tmp_path / "second.hdf5", "mV")
+    second.append([1, 2], chunks[1:])
+    second.append([3], chunks[:1])
+    second.close()
+    with h5py.File(second.path) as file:
+        assert list(file["exam_id"]) == [1, 2, 3]
+        assert file["tracings"][:].tobytes() == stored[[1, 2, 0]].tobytes()
+    first.path.write_bytes(b"not HDF5")
+    with pytest.raises(DataError, match=r"first\.hdf5"):
+        read_chunks(first.path)
 
 
 def test_fingerprint_follows_the_content_and_nothing_else(tmp_path: Path) -> None:

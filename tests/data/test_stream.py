@@ -7,17 +7,41 @@ import pandas as pd
 import pytest
 import torch
 
-from ecgscale.data.store import Header, PackedStore
-from ecgscale.data.stream import EVALUATION_BATCH, EVALUATION_KEY, DigitalBatch, RecordSource, TrainingStream
+from ecgscale.data import stream as stream_module
+from ecgscale.data.store import Header, PackedStore, Shards
+from ecgscale.data.stream import (
+    ANNOUNCED_BATCHES,
+    EVALUATION_BATCH,
+    EVALUATION_KEY,
+    PROBED_BATCHES,
+    DigitalBatch,
+    RecordSource,
+    TrainingStream,
+)
+
+PER_SHARD = 7
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stores(tmp_path_factory):
+    """Where `make_store` writes; its callers need no folder of their own."""
+    make_store.folder = tmp_path_factory.mktemp("stores")
 
 
 def make_store(n: int) -> PackedStore:
-    """Every sample of record k is k."""
-    signals = np.broadcast_to(np.arange(n, dtype=np.int16)[:, None, None], (n, 12, 8)).copy()
+    """Every sample of record k is k; slots run backwards."""
+    folder: Path = make_store.folder / str(n)
+    signals = np.broadcast_to(np.arange(n, dtype=np.int16)[::-1, None, None], (n, 12, 8))
+    if not folder.exists():
+        folder.mkdir()
+        for k, first in enumerate(range(0, n, PER_SHARD)):
+            np.save(folder / f"signals-{k:05d}.npy", signals[first : first + PER_SHARD])
+    sizes = tuple((folder / f"signals-{k:05d}.npy").stat().st_size for k in range(-(-n // PER_SHARD)))
     index = pd.DataFrame(
         {"start": np.arange(n) % 3, "stop": 8 - np.arange(n) % 2, "AF": np.arange(n) % 2 == 0, "SB": np.arange(n) > 3}
-    )
-    return PackedStore(Path(), Header(1, "f", "mV", 0.001, 100.0, n, 12, 8, {}), signals, index)
+    ).assign(slot=np.arange(n)[::-1])
+    header = Header(2, "0", "f", "mV", (0.001,) * 12, 100.0, n, 12, 8, PER_SHARD, sizes, 0, {})
+    return PackedStore(folder, header, Shards(folder, header), index)
 
 
 def make_stream(n: int = 10, *, batch_size: int = 4, n_steps: int = 15, seed: int = 0, first_step: int = 0):
@@ -107,6 +131,75 @@ def test_evaluation_reads_every_record_once_in_order():
     batches = list(source.in_order())
     assert [len(batch.digital) for batch in batches] == [EVALUATION_BATCH, 20]
     assert [r for batch in batches for r in records(batch)] == list(range(n))[::-1]
+
+
+def the_order_of_the_first_version(n: int, batch_size: int, n_steps: int, seed: int) -> list[list[int]]:
+    epochs = [np.random.default_rng([seed, e]).permutation(n) for e in range(n_steps * batch_size // n + 1)]
+    return np.concatenate(epochs)[: n_steps * batch_size].reshape(n_steps, batch_size).tolist()
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (3, 8), (1, 4), (50, 16)])
+def test_the_order_is_that_of_all_earlier_results(n, batch_size):
+    stream = make_stream(n, batch_size=batch_size, n_steps=20, seed=5)
+    assert [records(batch) for batch in stream] == the_order_of_the_first_version(n, batch_size, 20, 5)
+
+
+def test_a_batch_is_read_when_it_is_asked_for_and_no_earlier(monkeypatch):
+    """What is read ahead of its use would lie in memory; what is known ahead is only announced."""
+    read: list[int] = []
+    real = Shards.read
+    monkeypatch.setattr(Shards, "read", lambda self, slots: read.append(len(slots)) or real(self, slots))
+    batches = iter(make_stream())
+    assert read == []
+    next(batches)
+    assert len(read) == 1
+
+
+def announced_steps(monkeypatch, slow: set[int]) -> list[int]:
+    """Of 150 steps, those whose records were announced when records missing from memory were waited for at `slow`."""
+    n_read, n_waits, announced = 0, 0, []
+    real = Shards.read
+
+    def read(self, slots):
+        nonlocal n_read, n_waits
+        n_waits += n_read in slow
+        n_read += 1
+        return real(self, slots)
+
+    monkeypatch.setattr(Shards, "read", read)
+    monkeypatch.setattr(Shards, "announce", lambda self, slots: announced.append(set(slots.tolist())))
+    monkeypatch.setattr(stream_module, "_waits_for_disk", lambda: n_waits)
+    stream = make_stream(60, n_steps=150)
+    assert [records(batch) for batch in stream] == the_order_of_the_first_version(60, 4, 150, 0)
+    slots = [set((59 - stream.members(step)).tolist()) for step in range(150)]
+    return [next(step for step in range(k, 150) if found <= slots[step]) for k, found in enumerate(announced)]
+
+
+def test_records_in_memory_are_announced_at_the_start_only(monkeypatch):
+    assert announced_steps(monkeypatch, set()) == list(range(PROBED_BATCHES))
+
+
+def test_records_are_announced_for_as_long_as_the_disk_is_waited_for(monkeypatch):
+    every = set(range(150))
+    assert announced_steps(monkeypatch, every) == list(every)
+
+
+def test_announcing_ends_when_everything_is_in_memory_and_begins_again_when_it_is_not(monkeypatch):
+    found = announced_steps(monkeypatch, {100})
+    assert found[:PROBED_BATCHES] == list(range(PROBED_BATCHES))
+    first = 100 + ANNOUNCED_BATCHES + 1  # the batches before it were known already when read 100 was slow
+    assert found[PROBED_BATCHES:] == list(range(first, 150))
+
+
+def test_two_million_records_are_shuffled_in_a_moment():
+    class Many:
+        def __len__(self) -> int:
+            return 2_300_000
+
+    stream = TrainingStream(Many(), batch_size=64, n_steps=10**6, seed=0)
+    assert len(set(stream.members(0).tolist())) == 64
+    assert stream.members(36_000).max() < 2_300_000  # of the second epoch
+    assert sum(permutation.nbytes for permutation in stream._epochs.values()) < 40e6
 
 
 def test_a_batch_is_a_copy_and_can_not_change_the_store():

@@ -87,11 +87,11 @@ def test_intervals_cover_the_truth_in_a_small_sweep(truth):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(6, 5), (4, 4)])
+@pytest.mark.parametrize("shape", [(6, 5), (4, 4), (3, 3)])
 def test_intervals_cover_at_the_nominal_rate(truth, shape):
     coverage = measure_coverage(truth, shape, n_worlds=300, n_resamples=400)
     assert min(coverage.values()) >= 0.90, coverage
-    assert max(coverage.values()) <= 0.985, coverage
+    assert max(coverage.values()) <= 0.98, coverage
 
 
 def measure_coverage(truth, shape, n_worlds, n_resamples):

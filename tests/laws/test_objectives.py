@@ -46,3 +46,17 @@ def test_median_under_weights_is_the_median_of_copies():
 def test_adaptive_delta_of_gaussian_residuals_is_1345_sigma():
     residuals = 0.02 * np.random.default_rng(0).standard_normal(20_000)
     assert adaptive_delta(residuals, np.ones(20_000)) == pytest.approx(1.345 * 0.02, rel=0.02)
+
+
+@pytest.mark.parametrize("objective", [Objective("huber", 0.01), Objective("huber", 10.0), Objective("lsq")])
+def test_best_constant_has_no_slope(objective):
+    rng = np.random.default_rng(2)
+    log_loss, weights = rng.normal(size=17), rng.uniform(size=17)
+    level = np.full(17, objective.best_constant(log_loss, weights))
+    assert weights @ objective.point_terms(level, log_loss).slope == pytest.approx(0.0, abs=1e-12)
+
+
+def test_best_constant_is_the_median_of_absolute_and_the_mean_of_raw_residuals():
+    log_loss = np.log([1.0, 2.0, 10.0])
+    assert Objective("lad").best_constant(log_loss, np.ones(3)) == pytest.approx(np.log(2.0), abs=1e-9)
+    assert Objective("lsq_raw").best_constant(log_loss, np.ones(3)) == pytest.approx(np.log(13 / 3))

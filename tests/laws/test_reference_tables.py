@@ -169,3 +169,17 @@ def test_brandfonbrener_train_to_train_laws_given_the_floors():
         )
         assert found.theta["kappa"] == pytest.approx(pair["kappa"], rel=1e-12)
         assert found.theta["K"] == pytest.approx(pair["K"], rel=1e-12)
+
+
+@pytest.mark.parametrize(("law", "is_kaplan"), [("chinchilla", "False"), ("kaplan", "True")])
+def test_brandfonbrener_fits_are_reached_from_the_best_start_alone(law, is_kaplan):
+    """138 published fits of each form: the mean Huber(1e-3) of log residuals, to what its authors' optimiser left."""
+    published = [row for row in read_rows("brandfonbrener/opt_params_data.csv") if row["kaplan"] == is_kaplan]
+    assert len(published) == 138
+    sweep = read_rows("brandfonbrener/sweep.csv")
+    for row in published:
+        runs = [run for run in sweep if run["data"] == row["data"] and run[row["loss_name"]]]
+        n, d, loss = columns(runs, "params", "tokens", row["loss_name"])
+        found = fit(law, n, d, loss, delta=1e-3, bootstrap=0, n_starts=1)
+        mean = found.objective.value / len(runs)
+        assert 0.986 * float(row["loss"]) <= mean <= (1 + 1e-5) * float(row["loss"]), (row["data"], row["loss_name"])

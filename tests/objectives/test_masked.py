@@ -1,6 +1,7 @@
 """Masked reconstruction: what is masked, what is scored, what the number means."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -168,3 +169,9 @@ def test_it_learns_to_fill_in_a_regular_wave(family):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 < 0.9 < losses[0]
+
+
+def test_evaluation_and_training_hide_different_patches():
+    """PyTorch's generator looks at 32 bits of a seed only: keys that differ above them must not share masks."""
+    masks = [draw_mask(4, 64, 0.5, key) for key in (3, 2**40 + 3, (4096 << 20) + 3)]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(masks, 2))
