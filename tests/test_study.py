@@ -1,6 +1,7 @@
 """Rows of a planted study come back as the planted laws, in the table, in the JSON and in figures."""
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import pandas as pd
@@ -9,8 +10,11 @@ import pytest
 from ecgscale import results
 from ecgscale.errors import EcgscaleError
 from ecgscale.figures import write_figures
+from ecgscale.fitted import Method
 from ecgscale.report import write_report
-from ecgscale.study import ID_TARGET, IN_D, IN_N, JOINT, studies, sweep_study, table_study
+from ecgscale.study import IN_D, IN_N, JOINT
+from ecgscale.sweep_laws import ID_TARGET, studies, sweep_study
+from ecgscale.tables import Columns, law_study
 
 SIZES = (20_000, 60_000, 200_000, 600_000)
 RECORDS = (300, 900, 2700, 8100)
@@ -54,7 +58,7 @@ def planted_folder(tmp_path, make_record):
 
 
 def test_planted_laws_come_back(planted_folder):
-    study = sweep_study(planted_folder, bootstrap=50)
+    study = sweep_study(planted_folder, Method(bootstrap=50))
     assert study.groups == ("resnet-sl", "transformer-sl")
     for arm, theta in PLANTED.items():
         joint = study.law(arm, ID_TARGET, "chinchilla", JOINT)
@@ -75,7 +79,7 @@ def test_planted_laws_come_back(planted_folder):
 
 
 def test_planted_line_from_loss_to_loss_has_kappa_one(planted_folder):
-    study = sweep_study(planted_folder, bootstrap=50)
+    study = sweep_study(planted_folder, Method(bootstrap=50))
     for pair in study.pairs:
         assert pair.fit.theta["kappa"] == pytest.approx(1.0, abs=1e-3)
         assert pair.fit.theta["K"] == pytest.approx(TRANSFER["slope"], rel=1e-2)
@@ -89,7 +93,8 @@ def test_report_writes_readable_files_and_the_same_figures_twice(planted_folder,
     table = pd.read_csv(planted_folder / "report" / "laws.csv")
     assert {"E", "alpha_low", "alpha_high", "flags", "refused"} <= set(table.columns)
     pdfs = [path for path in written if path.suffix == ".pdf"]
-    assert {p.stem.split("-")[0] for p in pdfs} == {"scaling", "surface", "loss"}
+    kinds = {"scaling", "surface", "residuals", "corner", "frontier", "hold", "lines", "loss", "efficiency"}
+    assert {p.stem.split("-")[0] for p in pdfs} == kinds
     again = write_figures(sweep_study(planted_folder), tmp_path / "again")
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in pdfs]
 
@@ -98,7 +103,7 @@ def test_what_cannot_be_fitted_stays_visible(tmp_path, make_record):
     folder = tmp_path / "thin"
     for d in RECORDS[:2]:
         results.append(folder, make_record(trial_id=f"t{d}", n_records=d, id_loss=0.5 / d, transfer=()))
-    study = sweep_study(folder, bootstrap=10)
+    study = sweep_study(folder, Method(bootstrap=10))
     joint = study.law("resnet-sl", ID_TARGET, "chinchilla", JOINT)
     assert joint.fit is None
     assert joint.refused
@@ -108,7 +113,7 @@ def test_what_cannot_be_fitted_stays_visible(tmp_path, make_record):
 def test_folder_of_all_sweeps_gives_one_study_each(tmp_path, make_record):
     for name in ("one", "two"):
         results.append(tmp_path / name, make_record(sweep=name))
-    assert [study.name for study in studies(tmp_path, bootstrap=0)] == ["one", "two"]
+    assert [study.name for study in studies(tmp_path, Method(bootstrap=0))] == ["one", "two"]
 
 
 def test_folder_without_a_completed_trial_is_refused(tmp_path, make_record):
@@ -126,9 +131,10 @@ def test_table_of_anybodys_runs_is_fitted_by_group(tmp_path):
     ]
     path = tmp_path / "runs.csv"
     pd.DataFrame(rows).to_csv(path, index=False)
-    study = table_study(path, n="N", d="D", loss="loss", by=["corpus"], bootstrap=20)
+    columns = Columns(loss="loss", n="N", d="D", by=("corpus",))
+    study = law_study(path, columns, ["chinchilla"], Method(bootstrap=20))
     assert study.groups == tuple(PLANTED)
     for arm, theta in PLANTED.items():
         assert study.law(arm, "loss", "chinchilla", JOINT).fit.theta == pytest.approx(theta, rel=1e-4)
     with pytest.raises(EcgscaleError, match=r"no column 'tokens'; it has N, D"):
-        table_study(path, n="N", d="tokens", loss="loss")
+        law_study(path, replace(columns, d="tokens"), ["chinchilla"], Method())

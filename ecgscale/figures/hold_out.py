@@ -34,7 +34,7 @@ def hold_out_figures(fits: Fits) -> Iterator[Figure]:
         return
     n_columns = min(2, len(places))
     for sheet in sheets(places, PANELS_A_SHEET, in_row=n_columns):
-        note = "Trained up to one level, judged on all above. Points: runs. Lines, titles: mean error (in titles far weighs more)."
+        note = "Trained up to one level, judged on all above. Points: runs. Lines: means; in titles, far weighs more."
         figure, axes = grid(-(-len(sheet) // n_columns), n_columns, 1.8, f"{fits.heading}: hold-out", note)
         for i, (one, held) in enumerate(sheet):
             axis = axes[i // n_columns, i % n_columns]
