@@ -9,7 +9,7 @@ import pytest
 from matplotlib.text import Text
 
 from ecgscale.figures import STYLE, figures_of, mark_values, write_figures
-from ecgscale.figures.style import distinct, short, spread, with_interval
+from ecgscale.figures.style import distinct, exact, short, spread, with_interval
 from ecgscale.fitted import Method
 from ecgscale.study import Study
 from ecgscale.tables import Columns, law_study, pair_study
@@ -249,6 +249,7 @@ def test_same_study_gives_the_same_bytes(two_groups, tmp_path):
 def test_numbers_are_as_long_as_they_need_to_be():
     assert [short(v) for v in (20_123, 1.3e9, 0.25, 1e18)] == ["20.1K", "1.3B", "0.25", "1e18"]
     assert distinct([94.8e6, 108e6, 114e6]) == ["94.8M", "108M", "114M"]
+    assert exact([2.25, 0.125, 1e9]) == ["2.25", "0.125", "1B"]
     assert with_interval(0.34, (0.31, 0.37)) == "0.34 [0.31, 0.37]"
     assert with_interval(0.34, (0.3399, 0.3401)) == "0.3400 [0.3399, 0.3401]"
     assert with_interval(0.34, None) == "0.34"

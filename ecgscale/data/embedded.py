@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ import pandas as pd
 
 from ecgscale.data.code_format import CodeWriter
 from ecgscale.data.synthetic import Population, synthesize_block
+from ecgscale.data.worker_process import n_cores
 from ecgscale.errors import DataError
 
 GENERATOR_VERSION = 1
@@ -56,7 +56,7 @@ def write_population(
             return False
     with CodeWriter(folder, overwrite=True, provenance=wanted) as writer:
         n_left = n_records
-        for exams, signal_mv in _blocks(population, n_records, seed, jobs or os.cpu_count() or 1):
+        for exams, signal_mv in _blocks(population, n_records, seed, jobs or n_cores()):
             n_take = min(len(exams), n_left)
             writer.append(exams.iloc[:n_take], signal_mv[:n_take])
             n_left -= n_take

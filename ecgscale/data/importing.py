@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import islice
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,6 +33,7 @@ from ecgscale.data.import_parts import Parts, RepeatedRecord
 from ecgscale.data.sources import open_source
 from ecgscale.data.sources.source import Refused, Source, SourceOptions
 from ecgscale.data.standard_form import CODE_LENGTH, LengthRule
+from ecgscale.data.worker_process import end_with_parent, n_cores
 from ecgscale.errors import DataError
 
 Progress = Callable[[int], None]
@@ -147,7 +146,7 @@ def import_source(
         conversion = Conversion(opened, length, strict, out, working / "blocks", BLOCK)
         parts = Parts(conversion, working / "folder", working / "journals")
         try:
-            n_continued = _convert(conversion, parts, jobs or _n_cores(), progress or (lambda n: None))
+            n_continued = _convert(conversion, parts, jobs or n_cores(), progress or (lambda n: None))
         except RepeatedRecord:  # either of the two may be the wrong one: both are to be read again
             shutil.rmtree(working.parent)
             raise
@@ -231,15 +230,7 @@ def _start_worker(conversion: Conversion) -> None:
     global _conversion
     _conversion = conversion
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the main process ends the workers in order
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _work(block: int) -> int:
@@ -322,8 +313,3 @@ def _provenance(source: Path, options: SourceOptions, length: LengthRule, summar
         "changed": summary.changed,
         "refused": [asdict(refused) for refused in summary.refused],
     }
-
-
-def _n_cores() -> int:
-    """Cores that this process may use, which a batch system limits."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,14 +13,12 @@ import multiprocessing
 import os
 import shutil
 import signal
-import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib.metadata import version
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +43,7 @@ from ecgscale.data.store import (
     store_name,
     stored_header,
 )
+from ecgscale.data.worker_process import end_with_parent, n_cores
 from ecgscale.errors import DataError
 from ecgscale.specs import InputSpec
 
@@ -117,7 +116,7 @@ def pack(
     try:
         with _folder_of_its_own(job.folder, job.plan | {"fingerprint": fingerprint}):
             _require_space(job)
-            for n_done in _write_shards(job, jobs or _n_cores()):
+            for n_done in _write_shards(job, jobs or n_cores()):
                 if progress is not None:
                     progress(n_done)
             _finish(job, source, fingerprint, skip_bad=skip_bad)
@@ -154,11 +153,6 @@ def _write_shards(job: Job, jobs: int) -> Iterator[int]:
             pool.shutdown(cancel_futures=True)
 
 
-def _n_cores() -> int:
-    """Cores that this process may use, which a batch system limits."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 _job: Job | None = None
 """Of this worker process."""
 
@@ -167,15 +161,7 @@ def _start_worker(job: Job) -> None:
     global _job
     _job = job
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without its traceback
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever, or write where the next pack writes."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _work(shard: int) -> int:

@@ -75,10 +75,15 @@ def short(value: float, digits: int = 3) -> str:
 
 
 def distinct(values: Iterable[float]) -> list[str]:
-    """Every value in as few digits as tell them apart, two at least: 95M, 99M, 114M."""
+    """Levels in as few digits as tell them apart, two at least: 94.8M, 108M, 114M."""
     values = list(values)
     named = [[short(value, digits) for value in values] for digits in (2, 3, 4, 5)]
     return next((names for names in named if len(set(names)) == len(set(values))), named[-1])
+
+
+def exact(values: Iterable[float]) -> list[str]:
+    """Round numbers as they are."""
+    return [short(value, 6) for value in values]
 
 
 def with_interval(value: float, bounds: tuple[float | None, float | None] | None) -> str:
@@ -123,7 +128,7 @@ def mark_values(axis: Axis, values: Sequence[float]) -> None:
     on_levels = len(levels) <= MOST_TICKS and bool((gaps >= CLOSEST_TICKS).all())
     shown: list[float] = levels.tolist() if on_levels else _round_values(float(levels[0]), float(levels[-1]))
     axis.set_major_locator(FixedLocator(shown))
-    axis.set_major_formatter(FixedFormatter(distinct(shown)))
+    axis.set_major_formatter(FixedFormatter(distinct(shown) if on_levels else exact(shown)))
     axis.set_minor_locator(NullLocator())
 
 
@@ -131,7 +136,7 @@ def mark_range(axis: Axis, low: float, high: float) -> None:
     """Round ticks on a log axis from `low` to `high`, however little it spans: powers of ten may leave it bare."""
     shown = _round_values(low, high)
     axis.set_major_locator(FixedLocator(shown))
-    axis.set_major_formatter(FixedFormatter(distinct(shown)))
+    axis.set_major_formatter(FixedFormatter(exact(shown)))
     axis.set_minor_locator(NullLocator())
 
 
