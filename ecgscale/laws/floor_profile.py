@@ -81,7 +81,6 @@ def profile_floor(
             objective=free.objective.name,
             delta=free.objective.delta,
             bootstrap=0,
-            n_starts=1,
         )
         for floor in floors
     ]

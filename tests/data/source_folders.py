@@ -13,16 +13,27 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.io
-from sources.test_source_mimic import MIMIC_LEADS
-from sources.test_source_ptbxl import COLUMNS, STATEMENTS, line
 from sources.wfdb_folders import UPPER_CASE_LEADS, sine_mv, write_record
-from test_source_code_wfdb import CODE_SPELLING
 
 from ecgscale.conventions import CODE_LABELS, LEADS
 from ecgscale.data.sources.code_positional import CODE_TEST_LEADS
 from ecgscale.data.sources.source import ArrayLayout, SourceOptions
 
 N_RECORDS = 3
+MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", *LEADS[6:])
+CODE_SPELLING = ("DI", "DII", "DIII", "AVR", "AVL", "AVF", *LEADS[6:])
+
+STATEMENTS = """\
+,description,diagnostic,form,rhythm,diagnostic_class
+NORM,normal ECG,1.0,,,NORM
+1AVB,first degree AV block,1.0,,,CD
+CRBBB,complete right bundle branch block,1.0,,,CD
+CLBBB,complete left bundle branch block,1.0,,,CD
+SR,sinus rhythm,,,1.0,
+AFIB,atrial fibrillation,,,1.0,
+STACH,sinus tachycardia,,,1.0,
+SBRAD,sinus bradycardia,,,1.0,
+"""
 
 
 @dataclass(frozen=True)
@@ -55,13 +66,20 @@ class Written:
         """(time, lead) in mV (or z-scores), leads in the standard order."""
         return sine_mv(self.n, self.fs_hz, seed=k)
 
+    def sizes(self, k: int) -> np.ndarray:
+        """The amplitude of every lead."""
+        return sine_mv(2, 4, seed=k)[1]
+
 
 def write_ptbxl(folder: Path) -> Written:
     folder.mkdir()
     (folder / "scp_statements.csv").write_text(STATEMENTS, encoding="utf-8")
-    lines = [line(k, patient=100.0 + k, fold=k) for k in (1, 2, 3)]
-    (folder / "ptbxl_database.csv").write_text("\n".join([COLUMNS, *lines]) + "\n", encoding="utf-8")
     stems = tuple(f"records500/00000/{k:05}_hr" for k in (1, 2, 3))
+    lines = ["ecg_id,patient_id,age,sex,recording_date,report,scp_codes,strat_fold,filename_lr,filename_hr"]
+    for k, stem in enumerate(stems, start=1):
+        codes = "\"{'NORM': 100.0, 'SR': 0.0}\""
+        lines.append(f"{k},10{k}.0,5{k}.0,1,1984-11-0{k} 09:17:34,sinusrhythmus,{codes},{k},,{stem}")
+    (folder / "ptbxl_database.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     found = Written("ptbxl", (1, 2, 3), ("1", "2", "3"), 500, 2000, own=pairs(stems, "dat"), by_line=True)
     for k, stem in enumerate(stems):
         write_record(folder / stem, found.signal(k), leads=UPPER_CASE_LEADS)

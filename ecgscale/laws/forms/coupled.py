@@ -155,7 +155,8 @@ class KaplanLaw(_CoupledLaw):
     def loss(self, theta: Mapping[str, ArrayLike], *x: ArrayLike) -> FloatArray:
         e, a, b, alpha, beta = (np.asarray(theta[name], dtype=float) for name in self.theta)
         log_n, log_d = (np.log(np.asarray(v, dtype=float)) for v in x)
-        inner = np.logaddexp((np.log(a) - log_n) * (alpha / beta), np.log(b) - log_d)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a draw that ran away has no number here, or an infinite
+            inner = np.logaddexp((np.log(a) - log_n) * (alpha / beta), np.log(b) - log_d)
         total = e + np.exp(beta * inner)
         return np.asarray(total if self.link is None else self.link.from_odds(total))
 
