@@ -168,6 +168,12 @@ def fit_laws(
     pair: Annotated[
         list[str] | None, typer.Option("--pair", help="Table: LOSS_X:LOSS_Y, a loss-to-loss law; may be repeated.")
     ] = None,
+    pair_by: Annotated[
+        str | None, typer.Option(help="Table: --pair names two values of this column, not two loss columns.")
+    ] = None,
+    match: Annotated[
+        str, typer.Option(help="With --pair-by: columns in which the two runs of a pair agree, comma-separated.")
+    ] = "",
     floor_x: Annotated[float | None, typer.Option(help="Known floor E0 of a pair; with --floor-y.")] = None,
     floor_y: Annotated[float | None, typer.Option(help="Known floor E1 of a pair; with --floor-x.")] = None,
     by: Annotated[str, typer.Option("--by", help="Table: columns that tell the groups apart, comma-separated.")] = "",
@@ -221,7 +227,7 @@ def fit_laws(
     from ecgscale.console_laws import show_fits
     from ecgscale.fitted import Method
     from ecgscale.sweep_laws import studies
-    from ecgscale.tables import Columns, law_study, pair_study
+    from ecgscale.tables import Columns, law_study, matched_study, pair_study
 
     laws = [name for name in law.split(",") if name]
     method = Method("huber" if objective == "auto" else objective, delta, bootstrap, seed, drop_highest, side_by_side)
@@ -229,7 +235,12 @@ def fit_laws(
         groups = tuple(c for c in by.split(",") if c)
         columns = Columns(y or loss, n, d, x, groups, weights, sigma, cluster)
         if pair:
-            made = [pair_study(path, [_pair(words) for words in pair], columns, method, _floors(floor_x, floor_y))]
+            named, floors = [_pair(words) for words in pair], _floors(floor_x, floor_y)
+            if pair_by is not None:
+                keys = [name for name in match.split(",") if name] or [n, d]
+                made = [matched_study(path, named, columns, method, pair_by=pair_by, match=keys, floors=floors)]
+            else:
+                made = [pair_study(path, named, columns, method, floors)]
         else:
             made = [law_study(path, columns, laws or ["chinchilla" if x is None else "power"], method)]
     else:

@@ -71,6 +71,8 @@ def _consequences(study: Study) -> Iterator[str]:
         yield from _about(fitted)
     for choice in study.choices:
         yield _chosen(choice)
+    for pool in study.pooled:
+        yield f"{', '.join(pool.groups)}, {pool.x} → {pool.y}: {pool.pooling.describe()}"
     for comparison in study.comparisons[:MOST_COMPARISONS]:
         yield from _compared(comparison)
     if len(study.comparisons) > MOST_COMPARISONS:

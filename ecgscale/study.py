@@ -21,10 +21,12 @@ from ecgscale.laws import (
     Efficiency,
     LawFit,
     PairFit,
+    Pooling,
     Selection,
     TransferEfficiency,
     compare_arms,
     compare_laws,
+    pool_pairs,
     transfer_efficiency,
 )
 
@@ -63,6 +65,19 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Pooled:
+    """Whether groups share one loss-to-loss curve."""
+
+    x: str
+    y: str
+    groups: tuple[str, ...]
+    pooling: Pooling
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"x": self.x, "y": self.y, "groups": list(self.groups)} | self.pooling.to_dict()
+
+
+@dataclass(frozen=True)
 class Study:
     """Everything that was fitted to one results folder or table."""
 
@@ -72,6 +87,7 @@ class Study:
     pairs: tuple[FittedPair, ...] = ()
     choices: tuple[Choice, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    pooled: tuple[Pooled, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -94,6 +110,7 @@ class Study:
             "pairs": [pair.to_dict() for pair in self.pairs],
             "selections": [choice.to_dict() for choice in self.choices],
             "efficiencies": [comparison.to_dict() for comparison in self.comparisons],
+            "poolings": [pooled.to_dict() for pooled in self.pooled],
         }
 
     def law_table(self) -> pd.DataFrame:
@@ -153,6 +170,19 @@ def comparisons(laws: Sequence[Fitted], pairs: Sequence[FittedPair], same_unit: 
                 with suppress(FitError):
                     efficiency = transfer_efficiency(one.fit, other.fit)
                     yield Comparison(one.group, other.group, f"{x} → {y}", "loss-to-loss", efficiency)
+
+
+def pooled(pairs: Sequence[FittedPair], same_unit: SameUnit) -> Iterator[Pooled]:
+    """For every two losses, each set of groups whose first loss has one unit: do they lie on one curve?"""
+    for x, y in dict.fromkeys((p.x, p.y) for p in pairs):
+        left = [p for p in pairs if (p.x, p.y) == (x, y) and p.fit is not None]
+        while left:
+            together = [p for p in left if same_unit(left[0].group, p.group, x)]
+            left = [p for p in left if p.group not in {q.group for q in together}]
+            arms = {p.group: (p.points["x"], p.points["y"]) for p in together}
+            floors = {p.group: (p.fit.theta["E0"], p.fit.theta["E1"]) for p in together if p.fit is not None}
+            with suppress(FitError):  # a single group, or too few pairs
+                yield Pooled(x, y, tuple(arms), pool_pairs(arms, floors))
 
 
 def is_held(flags: Sequence[str], parameter: str) -> bool:

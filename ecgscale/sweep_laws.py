@@ -1,13 +1,14 @@
 """From rows to laws: which points of a results folder go into which fit.
 
 Per arm and target: L(N) at the largest D and L(D) at the largest N, with and without a floor, the joint L(N, D), and
-from the in-distribution loss to every transfer target the loss-to-loss law. What can't be fitted is kept with its
-reason, not dropped.
+between every two of the in-distribution loss and the transfer targets the loss-to-loss law. What can't be fitted is
+kept with its reason, not dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ecgscale import results
 from ecgscale.errors import EcgscaleError
 from ecgscale.fitted import Cost, Fitted, FittedPair, Method, fit_pair_points, fit_points
 from ecgscale.laws.arrays import FloatArray
-from ecgscale.study import IN_D, IN_N, JOINT, Study, choices, comparisons
+from ecgscale.study import IN_D, IN_N, JOINT, Study, choices, comparisons, pooled
 
 FEWEST_POSITIVES = 5
 """A transfer task with fewer positive test records is not averaged: its loss is mostly the draw of those few."""
@@ -61,7 +62,7 @@ def sweep_study(folder: Path, method: Method = DEFAULT, joint: Sequence[str] = (
         rows = points[points["group"] == group]
         for target in targets:
             laws.extend(_laws_of(group, target, rows, method, joint))
-        pairs.extend(_pair(group, rows, target, method) for target in targets if target != ID_TARGET)
+        pairs.extend(_pair(group, rows, x, y, method) for x, y in combinations(targets, 2))
     return Study(
         folder.name,
         folder,
@@ -69,6 +70,7 @@ def sweep_study(folder: Path, method: Method = DEFAULT, joint: Sequence[str] = (
         tuple(pairs),
         choices=tuple(choices(laws, method)),
         comparisons=tuple(comparisons(laws, pairs, _same_unit)),
+        pooled=tuple(pooled(pairs, _same_unit)),
         notes=tuple(_notes(records)),
     )
 
@@ -162,6 +164,7 @@ def _counted_cost(points: pd.DataFrame) -> Cost | None:
     return cost
 
 
-def _pair(group: str, rows: pd.DataFrame, target: str, method: Method) -> FittedPair:
-    points = rows[["n", "d", ID_TARGET, target]].rename(columns={ID_TARGET: "x", target: "y"}).dropna()
-    return fit_pair_points(group, ID_TARGET, target, points, method)
+def _pair(group: str, rows: pd.DataFrame, x: str, y: str, method: Method) -> FittedPair:
+    """Train-to-test from the in-distribution loss, test-to-test between two transfer targets."""
+    points = rows[["n", "d", x, y]].rename(columns={x: "x", y: "y"}).dropna()
+    return fit_pair_points(group, x, y, points, method)

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from ecgscale.errors import EcgscaleError
-from ecgscale.fitted import Method, fit_pair_points, fit_points
+from ecgscale.fitted import FittedPair, Method, fit_pair_points, fit_points
 from ecgscale.laws import get_law
-from ecgscale.study import JOINT, Study, choices, comparisons
+from ecgscale.study import JOINT, Study, choices, comparisons, pooled
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,60 @@ def pair_study(
             points, _ = _usable(rows, {**variables, x: "x"}, replace(columns, loss=y), drop_highest=0)
             points = points.rename(columns={"loss": "y"})
             fitted.append(fit_pair_points(group, x, y, points, method, floors, floors_from))
-    compared = tuple(comparisons((), fitted, lambda a, b, target: True))
-    return Study(path.stem, None, (), tuple(fitted), comparisons=compared)
+    return _pairs_of(path, fitted)
+
+
+def matched_study(
+    path: Path,
+    pairs: Sequence[tuple[str, str]],
+    columns: Columns,
+    method: Method,
+    *,
+    pair_by: str,
+    match: Sequence[str],
+    floors: tuple[float, float] | None = None,
+) -> Study:
+    """Loss-to-loss laws between the values of one column: runs that agree in `match` are pairs (train-to-train).
+
+    Args:
+        pairs: Values of `pair_by`, for example two training corpora; L0 and L1 are both `columns.loss`.
+        pair_by: The column that tells the two sides apart.
+        match: Columns in which the runs of a pair agree, for example the size and the compute.
+
+    Raises:
+        EcgscaleError: the file can't be read, a column does not exist, a value does not occur, or runs of one side
+            agree in everything that is matched.
+    """
+    variables = {} if floors is not None else {columns.n: "n", columns.d: "d"}
+    table = _read(path, [*variables, columns.loss, pair_by, *match])
+    fitted = []
+    for left, right in pairs:
+        sides = [table[table[pair_by].astype(str) == value] for value in (left, right)]
+        for value, side in zip((left, right), sides, strict=True):
+            if side.empty:
+                there = ", ".join(sorted(map(str, table[pair_by].unique())))
+                raise EcgscaleError(f"{path}: column {pair_by!r} has no {value!r}; it has {there}")
+            if side.duplicated(list(match)).any():
+                raise EcgscaleError(f"{path}: runs of {value!r} agree in {', '.join(match)}: match by more columns")
+        both = sides[0].merge(sides[1][[*match, columns.loss]], on=list(match), suffixes=("", " of the other"))
+        wanted = {**variables, columns.loss: "x"}
+        points, _ = _usable(both, wanted, replace(columns, loss=f"{columns.loss} of the other", by=()), drop_highest=0)
+        points = points.rename(columns={"loss": "y"})
+        fitted.append(
+            fit_pair_points("all", f"{columns.loss}, {left}", f"{columns.loss}, {right}", points, method, floors)
+        )
+    return _pairs_of(path, fitted)
+
+
+def _pairs_of(path: Path, fitted: Sequence[FittedPair]) -> Study:
+    return Study(
+        path.stem,
+        None,
+        (),
+        tuple(fitted),
+        comparisons=tuple(comparisons((), fitted, lambda a, b, target: True)),
+        pooled=tuple(pooled(fitted, lambda a, b, target: True)),
+    )
 
 
 def _read(path: Path, wanted: Sequence[str]) -> pd.DataFrame:

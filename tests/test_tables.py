@@ -132,6 +132,22 @@ def test_pair_without_floors_takes_them_from_laws_of_the_same_rows(runs):
     assert 1.0 < pair["theta"]["kappa"] < 1.4  # the other loss is not exactly of that form in N and D
 
 
+def test_groups_on_one_curve_are_pooled(runs):
+    table = pd.read_csv(runs)
+    table["other"] = 0.8 * table["loss"] ** 1.2 * np.exp(0.003 * np.random.default_rng(0).standard_normal(len(table)))
+    table.to_csv(runs, index=False)
+    options = ("--by", "corpus", "--pair", "loss:other", "--floor-x", 0, "--floor-y", 0, "--bootstrap", 20)
+    assert fitted(runs, *options)["poolings"][0]["best"] == "one_line"
+
+
+def test_values_of_a_column_that_do_not_occur_are_named(runs):
+    options = ("--pair", "web:books", "--pair-by", "corpus", "--match", "N,D", "--floor-x", 0, "--floor-y", 0)
+    with pytest.raises(EcgscaleError, match="no 'books'; it has code, web"):
+        fitted(runs, *options)
+    with pytest.raises(EcgscaleError, match="runs of 'web' agree in N: match by more columns"):
+        fitted(runs, "--pair", "web:code", *options[2:4], "--match", "N", *options[6:])
+
+
 def test_side_by_side_lists_every_objective(runs):
     noisy(runs)
     options = ("--n", "N", "--d", "D", "--by", "corpus", "--side-by-side", "--bootstrap", 50)
@@ -192,21 +208,27 @@ def test_published_chinchilla_points_through_the_command(expected, options):
 
 
 @needs_tables
-def test_published_loss_to_loss_line_through_the_command(tmp_path):
-    """FineWeb → StarCoder-like pairs: floors of the published Kaplan fits, runs that share size and compute."""
+@pytest.mark.parametrize("which", range(10))
+def test_published_train_to_train_lines_through_the_command(which):
+    """Floors of the published Kaplan fits, runs that share size and compute; columns as in the published table."""
     folder = TABLES / "brandfonbrener"
-    given = json.loads((TABLES / "expected.json").read_text())["brandfonbrener"]["train_to_train_given"][0]
-    names = {"FineWeb": "fineweb-100b", "FineWeb-Edu": "fineweb-edu-100b"}
-    runs, published = pd.read_csv(folder / "sweep.csv"), pd.read_csv(folder / "opt_params_data.csv")
+    given = json.loads((TABLES / "expected.json").read_text())["brandfonbrener"]["train_to_train_given"][which]
+    names = {
+        "FineWeb": "fineweb-100b",
+        "FineWeb-Edu": "fineweb-edu-100b",
+        "SmolLM Corpus": "smollm-corpus",
+        "SlimPajama": "slimpajama-chunk1",
+        "ProofPile 2": "proof-pile-2",
+        "StarCoder": "starcoder",
+    }
     one, two = (names[given[key]] for key in ("data0", "data1"))
-    keys = ["params", "flops", "iso_flop"]
-    pairs = runs[runs["data"] == one].merge(runs[runs["data"] == two], on=keys, suffixes=("_x", "_y"))
-    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    published = pd.read_csv(folder / "opt_params_data.csv")
     kaplan = published[published["kaplan"] & (published["loss_name"] == "val_loss")].set_index("data")["E"]
-    floors = ("--floor-x", kaplan[one], "--floor-y", kaplan[two])
-    found = fitted(tmp_path / "pairs.csv", "--pair", "val_loss_x:val_loss_y", *floors, "--objective", "lsq")
-    assert found["pairs"][0]["theta"]["kappa"] == pytest.approx(given["kappa"], rel=1e-6)
-    assert found["pairs"][0]["theta"]["K"] == pytest.approx(given["K"], rel=1e-6)
+    options = ("--pair", f"{one}:{two}", "--pair-by", "data", "--match", "params,flops,iso_flop", "--loss", "val_loss")
+    floors = ("--floor-x", kaplan[one], "--floor-y", kaplan[two], "--objective", "lsq", "--bootstrap", 100)
+    pair = fitted(folder / "sweep.csv", *options, *floors)["pairs"][0]
+    assert pair["theta"]["kappa"] == pytest.approx(given["kappa"], rel=1e-6)
+    assert pair["theta"]["K"] == pytest.approx(given["K"], rel=1e-6)
 
 
 @needs_tables

@@ -61,7 +61,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, low_memory=False)
     except (OSError, ValueError) as error:  # pandas' parser errors and wrong encodings are ValueErrors
-        raise DataError(f"{path}: cannot be read as a csv: {error}") from error
+        raise DataError(f"{path}: cannot be read as a csv: {str(error).strip()}") from error
 
 
 def normal_table(table: pd.DataFrame, path: Path, *, repeated: bool = False) -> pd.DataFrame:

@@ -191,8 +191,9 @@ def _moments(leads: Leads) -> tuple[Floats, Floats]:
 def _slope_products(leads: Leads, fs_hz: float) -> Floats:
     """Mean products of the leads' slopes over 10 ms, (lead, lead). Slopes are QRS; baselines drop out."""
     step = max(1, round(_SLOPE_S * fs_hz))
-    slope = leads[:, step:] - leads[:, :-step]
-    products: Floats = (slope @ slope.T).astype(np.float64) / slope.shape[1]
+    exact = leads.astype(np.float64)  # squares of absurd numbers do not fit into float32
+    slope = exact[:, step:] - exact[:, :-step]
+    products: Floats = slope @ slope.T / slope.shape[1]
     return products
 
 

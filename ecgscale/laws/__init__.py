@@ -24,6 +24,7 @@ from ecgscale.laws.held_out import HoldOut, hold_out
 from ecgscale.laws.isoflop import IsoFlop, fit_isoflops
 from ecgscale.laws.link import Logit
 from ecgscale.laws.loss_to_loss import PairFit, fit_pair, fit_pair_with_floors
+from ecgscale.laws.pooling import Pooling, Shared, pool_pairs
 from ecgscale.laws.ratios import Ratio, TransferEfficiency, exponent_ratios, transfer_efficiency
 from ecgscale.laws.result import FitStatus, LawFit, ObjectiveValue, Prediction
 from ecgscale.laws.selection import Candidate, Selection, aicc, compare_laws
@@ -50,9 +51,11 @@ __all__ = [
     "Multiplier",
     "ObjectiveValue",
     "PairFit",
+    "Pooling",
     "Prediction",
     "Ratio",
     "Selection",
+    "Shared",
     "SideBySide",
     "SkalingLaw",
     "Term",
@@ -71,6 +74,7 @@ __all__ = [
     "fit_side_by_side",
     "get_law",
     "hold_out",
+    "pool_pairs",
     "profile_floor",
     "transfer_efficiency",
     "with_floor",

@@ -93,15 +93,24 @@ def aicc(fitted: LawFit, total_weight: float | None = None, n_parameters: int | 
     Raises:
         FitError: Too few points for the correction to be finite.
     """
-    n_points = fitted.n_points
-    k = 1 + (len(fitted.theta) if n_parameters is None else n_parameters)  # and the scale of the residuals
+    value = fitted.objective.value * (fitted.n_points / total_weight if total_weight else 1.0)
+    objective = Objective(fitted.objective.name, fitted.objective.delta)
+    k = len(fitted.theta) if n_parameters is None else n_parameters
+    return information_criterion(objective, value, fitted.n_points, k)
+
+
+def information_criterion(objective: Objective, value: float, n_points: int, n_parameters: int) -> float:
+    """AICc of an objective's sum over points, see `aicc`.
+
+    Raises:
+        FitError: Too few points for the correction to be finite.
+    """
+    k = n_parameters + 1  # and the scale of the residuals
     if n_points - k - 1 < 1:
         raise FitError(
-            f"law {fitted.law}: AICc of {k - 1} parameters needs at least {k + 2} points, got {n_points}:"
+            f"AICc of {n_parameters} parameters needs at least {k + 2} points, got {n_points}:"
             " add runs or compare laws with fewer parameters"
         )
-    value = fitted.objective.value * (n_points / total_weight if total_weight else 1.0)
-    objective = Objective(fitted.objective.name, fitted.objective.delta)
     return _deviance(objective, value, n_points) + 2 * k + 2 * k * (k + 1) / (n_points - k - 1)
 
 

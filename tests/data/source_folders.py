@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.io
-from sources.wfdb_folders import UPPER_CASE_LEADS, sine_mv, write_record
+from sources.wfdb_folders import UPPER_CASE_LEADS, write_record
 
 from ecgscale.conventions import CODE_LABELS, LEADS
 from ecgscale.data.sources.code_positional import CODE_TEST_LEADS
@@ -64,11 +64,11 @@ class Written:
 
     def signal(self, k: int) -> np.ndarray:
         """(time, lead) in mV (or z-scores), leads in the standard order."""
-        return sine_mv(self.n, self.fs_hz, seed=k)
+        return np.sin(2 * np.pi * np.arange(self.n) / self.fs_hz)[:, None] * self.sizes(k)
 
     def sizes(self, k: int) -> np.ndarray:
-        """The amplitude of every lead."""
-        return sine_mv(2, 4, seed=k)[1]
+        """The amplitude of every lead: 1 mV in I, 0.75 mV in II, and what follows from them."""
+        return np.array([1, 0.75, -0.25, -0.875, 0.625, 0.25, *np.random.default_rng(k).uniform(0.2, 2.0, 6)])
 
 
 def write_ptbxl(folder: Path) -> Written:
@@ -80,7 +80,7 @@ def write_ptbxl(folder: Path) -> Written:
         codes = "\"{'NORM': 100.0, 'SR': 0.0}\""
         lines.append(f"{k},10{k}.0,5{k}.0,1,1984-11-0{k} 09:17:34,sinusrhythmus,{codes},{k},,{stem}")
     (folder / "ptbxl_database.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    found = Written("ptbxl", (1, 2, 3), ("1", "2", "3"), 500, 2000, own=pairs(stems, "dat"), by_line=True)
+    found = Written("ptbxl", (1, 2, 3), ("1", "2", "3"), 500, 2111, own=pairs(stems, "dat"), by_line=True)
     for k, stem in enumerate(stems):
         write_record(folder / stem, found.signal(k), leads=UPPER_CASE_LEADS)
     return found
@@ -90,7 +90,7 @@ def write_mimic(folder: Path) -> Written:
     folder.mkdir()
     studies = (40689238, 44458630, 45090959)
     stems = tuple(f"files/p1000/p1000003{k}/s{x}/{x}" for k, x in enumerate(studies))
-    found = Written("mimic", studies, tuple(map(str, studies)), 500, 2000, 1 / 200, pairs(stems, "dat"), True)
+    found = Written("mimic", studies, tuple(map(str, studies)), 500, 2111, 1 / 200, pairs(stems, "dat"), True)
     lines = ["subject_id,study_id,file_name,ecg_time,path"]
     order = [LEADS.index(lead) for lead in MIMIC_LEADS]
     for k, stem in enumerate(stems):
@@ -103,7 +103,7 @@ def write_mimic(folder: Path) -> Written:
 
 def write_ludb(folder: Path) -> Written:
     stems = tuple(f"data/{k}" for k in (1, 2, 3))
-    found = Written("ludb", (1, 2, 3), ("1", "2", "3"), 500, 2000, own=pairs(stems, "dat"))
+    found = Written("ludb", (1, 2, 3), ("1", "2", "3"), 500, 2111, own=pairs(stems, "dat"))
     for k, stem in enumerate(stems):
         gain = f"{1716 + k}(6)/mV"  # wrong, and to be ignored
         write_record(folder / stem, found.signal(k), gain=gain, leads=[lead.lower() for lead in LEADS])
@@ -128,7 +128,7 @@ def write_cpsc(folder: Path) -> Written:
 def write_cinc(folder: Path) -> Written:
     stems = ("g1/E00271", "g1/E00272", "WFDBRecords/01/JS00003")
     names = tuple(stem.rpartition("/")[2] for stem in stems)
-    found = Written("cinc", (271, 272, 3), names, 500, 2000, own=pairs(stems, "mat"))
+    found = Written("cinc", (271, 272, 3), names, 500, 2111, own=pairs(stems, "mat"))
     for k, stem in enumerate(stems):
         comments = f"#Age: {60 + k}\n#Sex: Male\n#Dx: 426177001,164889003\n"
         form, gain = ("16+24", "1000/mV") if k < 2 else ("16x1+24", "1000.0(0)/mV")
@@ -139,7 +139,7 @@ def write_cinc(folder: Path) -> Written:
 def write_code_wfdb(folder: Path) -> Written:
     ids = (120001, 120002, 120003)
     stems = tuple(f"S0120000/TNMG{x}_N1" for x in ids)
-    found = Written("code-wfdb", ids, tuple(map(str, ids)), 300, 2100, 1 / 200, pairs(stems, "mat"))
+    found = Written("code-wfdb", ids, tuple(map(str, ids)), 300, 1111, 1 / 200, pairs(stems, "mat"))
     for k, stem in enumerate(stems):
         write_record(
             folder / stem,
@@ -223,7 +223,7 @@ def write_npy(folder: Path) -> Written:
     options = SourceOptions(layout=ArrayLayout(250, unit="uV"))
     found = Written("arrays", (5, 6, 7), ("5", "6", "7"), 250, 1000, by_line=True, options=options)
     np.save(folder / "x.npy", np.stack([np.round(1e3 * found.signal(k)) for k in range(N_RECORDS)]).astype("i2"))
-    exam_table(found.ids).to_csv(folder / "exams.csv", index=False)
+    exam_table(found.ids).to_csv(folder / "table.csv", index=False)
     return found
 
 
@@ -236,7 +236,7 @@ def write_hdf5(folder: Path) -> Written:
         array = np.stack([found.signal(k) for k in range(N_RECORDS)]).transpose(2, 1, 0)
         file.create_dataset("ecg", data=1e-3 * array, chunks=(12, 1440, 1), compression="gzip")
         file["study"] = np.array(found.ids)
-    exam_table(found.ids).to_csv(folder / "exams.csv", index=False)
+    exam_table(found.ids).to_csv(folder / "table.csv", index=False)
     return found
 
 
@@ -252,7 +252,7 @@ def write_npy_files(folder: Path) -> Written:
     order = [LEADS.index(x) for x in ("V6", "V5", "V4", "V3", "V2", "V1", "II", "I")]
     for k, (name,) in enumerate(files):
         np.save(folder / name, np.round(2000 * found.signal(k)[:, order].T[:, None]).astype("i4"))
-    exam_table(found.ids).assign(record=names).to_csv(folder / "exams.csv", index=False)
+    exam_table(found.ids).assign(record=names).to_csv(folder / "table.csv", index=False)
     return found
 
 

@@ -263,9 +263,7 @@ def signals_mv(draw: st.DrawFn) -> np.ndarray:
 
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(records=st.lists(signals_mv(), min_size=1, max_size=4))
-def test_millivolts_in_are_millivolts_out(
-    records: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_millivolts_in_are_millivolts_out(records: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = write_folder(tmp_path_factory.mktemp("round") / "P", records)
     store = packed(folder, FULL, jobs=1)
     verify(store)

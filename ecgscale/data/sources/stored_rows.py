@@ -109,7 +109,8 @@ def open_npy(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # numpy evaluates the header as Python: a damaged one raises whatever Python can
-        raise DataError(f"{path}: cannot be read as npy, it is damaged or truncated ({error}). Get it again") from error
+        why = " ".join(str(error).split())  # numpy's advice has several lines
+        raise DataError(f"{path}: cannot be read as npy, it is damaged or truncated ({why}). Get it again") from error
     return array
 
 

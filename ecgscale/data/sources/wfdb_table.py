@@ -83,7 +83,7 @@ def read_csv(path: Path, columns: Sequence[str], *, only: Sequence[str] | None =
         keep = None if only is None else (lambda name: str(name).strip() in only)
         table = pd.read_csv(path, low_memory=False, encoding_errors="replace", usecols=keep)
     except (OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: cannot be read as a csv: {error}") from error
+        raise DataError(f"{path}: cannot be read as a csv: {str(error).strip()}") from error
     table.columns = pd.Index([str(name).strip() for name in table.columns])
     if missing := [name for name in columns if name not in table.columns]:
         found = ", ".join(table.columns[:12])
