@@ -205,7 +205,7 @@ def fit_laws(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the fits as JSON to this file; - prints. See --schema.")
     ] = None,
-    figures: Annotated[Path | None, typer.Option("--figures", help="Write the figures as PDF here.")] = None,
+    figures: Annotated[Path | None, typer.Option("--figures", help="Write every figure as PDF here.")] = None,
     schema: Annotated[
         bool, typer.Option("--schema", callback=_print_schema, is_eager=True, help="Print the JSON's schema and exit.")
     ] = False,
@@ -257,9 +257,10 @@ def fit_laws(
         show_fits(study)
         target = figures or (study.folder / "figures" if study.folder is not None else None)
         if target is not None:
-            from ecgscale.figures import write_figures
+            from ecgscale.figures import MAIN_KINDS, write_figures
 
-            print(f"figures: {', '.join(str(p) for p in write_figures(study, target))}")
+            written = write_figures(study, target, None if figures is not None else MAIN_KINDS)
+            print(f"figures in {target}: {', '.join(path.name for path in written)}")
 
 
 def _floors(floor_x: float | None, floor_y: float | None) -> tuple[float, float] | None:

@@ -19,7 +19,7 @@ USUAL_NAMES = {"chinchilla": "", "power": "", "power_floor": " + E", "shifted_po
 """What a form adds to the kind of the law in the table; every other form is called by its name."""
 
 MOST_COMPARISONS = 12
-"""More comparisons than this are left to the JSON and the figures."""
+"""More lines about comparisons than this are left to the JSON and the figures."""
 
 
 def show_fits(study: Study) -> None:
@@ -67,16 +67,18 @@ def _with_interval(row: dict[Any, Any], name: str) -> str:
 
 
 def _consequences(study: Study) -> Iterator[str]:
+    """Only what identified laws say; how much was left unsaid is counted."""
     for fitted in study.laws:
         yield from _about(fitted)
     for choice in study.choices:
-        yield _chosen(choice)
+        if choice.selection.best is not None:
+            yield _chosen(choice)
     for pool in study.pooled:
         yield f"{', '.join(pool.groups)}, {pool.x} → {pool.y}: {pool.pooling.describe()}"
-    for comparison in study.comparisons[:MOST_COMPARISONS]:
-        yield from _compared(comparison)
-    if len(study.comparisons) > MOST_COMPARISONS:
-        yield f"… and {len(study.comparisons) - MOST_COMPARISONS} more comparisons: see the JSON and the figures"
+    told = [line for comparison in study.comparisons for line in _compared(comparison)]
+    yield from told[:MOST_COMPARISONS]
+    if study.comparisons:
+        yield f"{len(study.comparisons)} comparisons of groups in all, also those not reached or not held: see the JSON"
 
 
 def _about(fitted: Fitted) -> Iterator[str]:
@@ -85,7 +87,10 @@ def _about(fitted: Fitted) -> Iterator[str]:
     for reason, lines in fitted.excluded.items():
         yield f"{where}: left out, {reason}: line {', '.join(map(str, lines[:8]))}{' …' if len(lines) > 8 else ''}"
     for held in fitted.held_out if fitted.frontier is not None else ():
-        yield f"{where}: {_held_out(held)}"
+        if not math.isnan(held.error["law"]):
+            yield f"{where}: {_held_out(held)}"
+    if fitted.fit is None or not fitted.fit.identified:
+        return
     if fitted.limit is not None:
         yield f"{where}: {fitted.limit.describe()}"
     if fitted.frontier is not None:
@@ -106,12 +111,14 @@ def _chosen(choice: Choice) -> str:
 
 
 def _compared(comparison: Comparison) -> Iterator[str]:
+    """What was reached by both groups and is held by their points."""
     head = f"{comparison.a} vs {comparison.b}, {comparison.target}, {comparison.kind}"
     efficiency = comparison.efficiency
     if isinstance(efficiency, Efficiency):
         for equal in efficiency.equal_loss:
-            yield f"{head}: {equal.describe()}"
-    else:
+            if equal.middle is not None and not any(flag.startswith(("a:", "b:")) for flag in equal.flags):
+                yield f"{head}: {equal.describe()}"
+    elif not efficiency.kappa.flags:
         yield f"{head}: kappa ratio {_estimate(efficiency.kappa.estimate)}"
 
 

@@ -159,8 +159,15 @@ def fit_pair_points(
     method: Method,
     floors: tuple[float, float] | None = None,
     floors_from: str = "chinchilla",
+    stages: tuple[LawFit, LawFit] | None = None,
 ) -> FittedPair:
-    """The loss-to-loss law of points with the columns x, y and, unless the floors are given, n and d."""
+    """The loss-to-loss law of points with the columns x, y and, unless the floors are given, n and d.
+
+    Args:
+        floors: E0 and E1, if they are known.
+        floors_from: The law that gives them otherwise.
+        stages: That law of x and of y, where the same points have been fitted already.
+    """
     common = _resampled(points) | method.options()
     loss_x, loss_y = (points[c].to_numpy(dtype=float) for c in ("x", "y"))
     try:
@@ -168,7 +175,7 @@ def fit_pair_points(
             pair = fit_pair(loss_x, loss_y, floor_x=floors[0], floor_y=floors[1], **common)
         else:
             n, d = (points[c].to_numpy(dtype=float) for c in ("n", "d"))
-            pair, _, _ = fit_pair_with_floors(floors_from, n, d, loss_x=loss_x, loss_y=loss_y, **common)
+            pair, _, _ = fit_pair_with_floors(floors_from, n, d, loss_x=loss_x, loss_y=loss_y, stages=stages, **common)
     except FitError as error:
         return FittedPair(group, x, y, points, None, str(error))
     return FittedPair(group, x, y, points, pair)

@@ -18,6 +18,7 @@ import pandas as pd
 from ecgscale import results
 from ecgscale.errors import EcgscaleError
 from ecgscale.fitted import Cost, Fitted, FittedPair, Method, fit_pair_points, fit_points
+from ecgscale.laws import LawFit
 from ecgscale.laws.arrays import FloatArray
 from ecgscale.study import IN_D, IN_N, JOINT, Study, choices, comparisons, pooled
 
@@ -28,6 +29,9 @@ LEVELS_FOR_A_FLOOR = 4
 """Levels of one axis below which only the floor-free line is fitted: a floor makes three parameters of it."""
 
 ID_TARGET = "in distribution"
+
+FLOORS_FROM = "chinchilla"
+"""The law of N and D whose floors a loss-to-loss law takes."""
 
 DEFAULT = Method()
 
@@ -62,7 +66,9 @@ def sweep_study(folder: Path, method: Method = DEFAULT, joint: Sequence[str] = (
         rows = points[points["group"] == group]
         for target in targets:
             laws.extend(_laws_of(group, target, rows, method, joint))
-        pairs.extend(_pair(group, rows, x, y, method) for x, y in combinations(targets, 2))
+        floors_of = {f.target: f.fit for f in laws if (f.group, f.kind, f.law) == (group, JOINT, FLOORS_FROM)}
+        for x, y in combinations(targets, 2):
+            pairs.append(_pair(group, rows, x, y, method, (floors_of.get(x), floors_of.get(y))))
     return Study(
         folder.name,
         folder,
@@ -164,7 +170,17 @@ def _counted_cost(points: pd.DataFrame) -> Cost | None:
     return cost
 
 
-def _pair(group: str, rows: pd.DataFrame, x: str, y: str, method: Method) -> FittedPair:
-    """Train-to-test from the in-distribution loss, test-to-test between two transfer targets."""
+def _pair(
+    group: str, rows: pd.DataFrame, x: str, y: str, method: Method, fits: tuple[LawFit | None, LawFit | None]
+) -> FittedPair:
+    """Train-to-test from the in-distribution loss, test-to-test between two transfer targets.
+
+    Args:
+        fits: Laws of x and y that are there already; of use if both were fitted to all of these points.
+    """
     points = rows[["n", "d", x, y]].rename(columns={x: "x", y: "y"}).dropna()
-    return fit_pair_points(group, x, y, points, method)
+    one, other = fits
+    stages = None
+    if one is not None and other is not None and one.n_points == other.n_points == len(points):
+        stages = one, other
+    return fit_pair_points(group, x, y, points, method, floors_from=FLOORS_FROM, stages=stages)

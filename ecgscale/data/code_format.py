@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -310,9 +311,11 @@ def publish(building: Path, folder: Path, exams: pd.DataFrame, *, unit: Unit, pr
     (building / "provenance.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
     replaced = folder.parent / f".{folder.name}.replaced-{os.getpid()}"
     if folder.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
         os.rename(folder, replaced)
     os.rename(building, folder)
-    shutil.rmtree(replaced, ignore_errors=True)
+    for former in folder.parent.glob(f".{escape(folder.name)}.replaced-*"):  # also of a process that was killed here
+        shutil.rmtree(former, ignore_errors=True)
 
 
 def _join(table: pd.DataFrame, parts: Sequence[TracePart], table_path: Path) -> pd.DataFrame:

@@ -85,7 +85,8 @@ def _steps(
 ) -> tuple[npt.NDArray[np.int16], list[str]]:
     """`(record, lead, time)` in steps, and per record why it can't be held ("" if it can; else its steps are zero)."""
     per_lead = np.array(scale, np.float32)[:, None]
-    steps = np.rint(signal / per_lead)
+    with np.errstate(over="ignore"):  # absurd numbers become infinite, and are refused for that
+        steps = np.rint(signal / per_lead)
     within = np.abs(steps).max(axis=-1) <= LARGEST_STEP
     reasons = []
     for record, fits in enumerate(within):
@@ -93,9 +94,11 @@ def _steps(
         reach = float(np.abs(signal[record, lead]).max())
         limit = f"{LARGEST_STEP * scale[lead]:g} {unit} is the most that is kept"
         reasons.append("" if fits.all() else f"lead {LEADS[lead]} reaches {reach:.4g} {unit}, {limit}")
-        steps[record] *= fits.all()
+        if not fits.all():
+            steps[record] = 0
     digital = steps.astype(np.int16)
-    errors = np.abs(digital * per_lead - signal)[within.all(axis=1)]
+    kept = within.all(axis=1)
+    errors = np.abs(digital[kept] * per_lead - signal[kept])
     if errors.size and errors.max() >= LARGEST_ERROR:
         raise DataError(f"scale {max(scale):g} {unit} per step is too coarse: {errors.max():.2g} {unit} would be lost")
     return digital, reasons

@@ -106,7 +106,7 @@ def _exam_ids(column: pd.Series, path: Path) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce")
     bad = numbers.isna() | (numbers % 1 != 0) | ~numbers.between(-_LARGEST_ID, _LARGEST_ID)
     if bad.any():
-        raise DataError(f"{path}: exam_id must be a whole number; line {_line(bad)} has {column[bad].iloc[0]!r}")
+        raise DataError(f"{path}: exam_id must be a whole number; line {_line(bad)} has {_shown(column[bad])}")
     return numbers.astype(np.int64)
 
 
@@ -134,7 +134,7 @@ def _ages(table: pd.DataFrame, path: Path) -> pd.Series:
     ages = pd.to_numeric(table["age"], errors="coerce").astype(np.float64)
     text = ages.isna() & table["age"].notna()
     if text.any():
-        raise DataError(f"{path}: age must be a number of years; line {_line(text)} has {table['age'][text].iloc[0]!r}")
+        raise DataError(f"{path}: age must be a number of years; line {_line(text)} has {_shown(table['age'][text])}")
     return ages
 
 
@@ -168,9 +168,14 @@ def _booleans(table: pd.DataFrame, name: str, true: set[str], false: set[str], p
     unknown = flags.isna() & text.notna()
     if unknown.any():
         raise DataError(
-            f"{path}: {name} must be True/False or 1/0; line {_line(unknown)} has {column[unknown].iloc[0]!r}"
+            f"{path}: {name} must be True/False or 1/0; line {_line(unknown)} has {_shown(column[unknown])}"
         )
     return flags
+
+
+def _shown(column: pd.Series) -> str:
+    """The first value, cut short: damaged files hold very long ones."""
+    return repr(column.iloc[0])[:60]
 
 
 def _line(mask: pd.Series) -> int:

@@ -94,7 +94,9 @@ def measure(signal: Signal, fs_hz: float, slopes: Slopes | None = None) -> Numbe
         fs_hz: Its sampling rate.
         slopes: Where the correlation of this record's leads is added.
     """
-    if not np.isfinite(signal.sum(dtype=np.float64)):  # finite exactly when no sample is NaN or infinite
+    with np.errstate(invalid="ignore"):  # inf - inf
+        total = signal.sum(dtype=np.float64)
+    if not np.isfinite(total):  # finite exactly when no sample is NaN or infinite
         return Numbers(reason="NaN")
     whole: Leads = np.ascontiguousarray(signal.T)
     filled = np.asarray(whole.any(axis=0))

@@ -82,6 +82,7 @@ def packed(
         former = found.get("format_version") in range(1, FORMAT_VERSION)
         if not former and found.get("fingerprint", fingerprint) == fingerprint:
             return open_store(path)
+    if path.exists():  # of other records or a former version, or what a process left that was killed while deleting it
         shutil.rmtree(path)
     pack(source, input_spec, path, skip_bad=skip_bad, fingerprint=fingerprint, jobs=jobs, progress=progress)
     return open_store(path)

@@ -7,9 +7,10 @@ patients or labels; `ecgscale.data.code_format` joins them.
 from __future__ import annotations
 
 import io
+import math
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -259,7 +260,8 @@ def _dataset(file: h5py.File, names: Sequence[str]) -> h5py.Dataset | None:
 def _exam_ids(ids: h5py.Dataset, traces: h5py.Dataset) -> NDArray[np.int64]:
     exam_ids: NDArray[np.int64] = ids[:].astype(np.int64)
     for row in np.flatnonzero(exam_ids == 0):
-        with np.errstate(invalid="ignore"):  # flipped bits can be signalling NaNs
+        # flipped bits can be signalling NaNs; a row that can't be read costs no other: it stays exam 0
+        with suppress(*HDF5_DAMAGE), np.errstate(invalid="ignore"):
             if not traces[row].any():
                 exam_ids[row] = NO_EXAM
     return exam_ids
@@ -284,6 +286,8 @@ def _form(traces: h5py.Dataset, mv_per_unit: float | None, path: Path) -> tuple[
     unit: Unit = "zscore" if named == "zscore" else "mV"
     if mv_per_unit is None:
         mv_per_unit = float(traces.attrs.get("mv_per_unit", 1.0 if unit == "zscore" else CODE_MV_PER_UNIT))
+    if not 0 < mv_per_unit < math.inf:
+        raise DataError(f"{path}: mv_per_unit is {mv_per_unit:g}, expected a number above 0")
     return unit, mv_per_unit
 
 

@@ -242,6 +242,11 @@ def _signal_file(path: Path, header: Header, name: str) -> tuple[Path, bytes]:
         raise DataError(f"{header.record}: its signal file {name[:80]} is not there")
     if stored.startswith(GIT_LFS):
         raise DataError(f"{header.record}: {file.name} is a Git LFS pointer, not the signal; run `git lfs pull`")
+    if file.stem != path.stem and file.with_suffix(path.suffix).is_file():
+        raise DataError(
+            f"{header.record}: {path.name} names the signal {file.name}, which belongs to {file.stem}{path.suffix}; "
+            "one header is in the place of another, get both again"
+        )
     return file, stored
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 
@@ -29,23 +29,32 @@ from ecgscale.study import JOINT, Study
 
 LONGEST_NAME = 80
 
+MAIN_KINDS = ("scaling", "surface", "loss-to-loss", "efficiency")
+"""What answers the question of a sweep; the others say how far to trust it."""
 
-def write_figures(study: Study, folder: Path) -> list[Path]:
-    """Writes every figure of a study as PDF; returns the files. The same study gives the same bytes."""
+
+def write_figures(study: Study, folder: Path, kinds: Sequence[str] | None = None) -> list[Path]:
+    """Writes figures of a study as PDF; returns the files. The same study gives the same bytes.
+
+    Args:
+        kinds: Which, by how the names of their files begin; None for all.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with matplotlib.rc_context(STYLE):
-        for name, figure in figures_of(study):
+        for name, figure in figures_of(study, kinds):
             path = folder / f"{name}.pdf"
             figure.savefig(path, metadata={"CreationDate": None})
             written.append(path)
     return written
 
 
-def figures_of(study: Study) -> Iterator[tuple[str, Figure]]:
-    """Every figure with the name of its file, in the order of reading. Drawn in the current matplotlib style."""
+def figures_of(study: Study, kinds: Sequence[str] | None = None) -> Iterator[tuple[str, Figure]]:
+    """The figures with the name of its file, in the order of reading. Drawn in the current matplotlib style."""
     taken: set[str] = set()
     for name, figures in _chapters(study):
+        if kinds is not None and not name.startswith(tuple(kinds)):
+            continue
         for figure in figures:
             free = next(f for f in chain((name,), (f"{name}-{i}" for i in count(2))) if f not in taken)
             taken.add(free)

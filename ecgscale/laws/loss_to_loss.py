@@ -146,6 +146,7 @@ def fit_pair_with_floors(
     delta: float | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
+    stages: tuple[LawFit, LawFit] | None = None,
 ) -> tuple[PairFit, LawFit, LawFit]:
     """The shifted power law with both floors from scaling laws of the same runs, both stages in one bootstrap.
 
@@ -155,6 +156,8 @@ def fit_pair_with_floors(
     Args:
         law: The law with a floor that gives E0 and E1, as in `fit`; columns are its variables, one value per run.
         loss_x: L0 of each run; loss_y: L1 of each run. The other arguments are those of `fit` and `fit_pair`.
+        stages: The laws of L0 and L1, where they have been fitted already, with all other arguments as here. Taken if
+            their draws are those of the resamples that are used here.
 
     Returns:
         The pair, and the laws of L0 and of L1, whose draws are paired with those of the pair.
@@ -166,7 +169,9 @@ def fit_pair_with_floors(
         raise FitError(f"law {law.name} explains a bounded metric; a loss-to-loss law is of losses")
     tables = [observe(law, (*columns, loss), weights, runs) for loss in (loss_x, loss_y)]
     resamples = resample_runs(law, tables[0], bootstrap, seed)
-    stages = [_first_stage(law, table, resamples, bootstrap, objective, delta) for table in tables]
+    if stages is None or not all(_of_these_resamples(stage, len(resamples)) for stage in stages):
+        one, other = (_first_stage(law, table, resamples, bootstrap, objective, delta) for table in tables)
+        stages = one, other
     floors = np.array([stage.theta["E"] for stage in stages])
     by_stage = [stage.draws[:, 0] for stage in stages if stage.draws is not None]
     draws = np.stack(by_stage, axis=1) if by_stage else floors[None]
@@ -177,6 +182,13 @@ def fit_pair_with_floors(
             flags.append(f"near_floor:{name}")
     pair = _second_stage(losses, tables[0].weights, resamples, floors, draws, objective, delta, flags)
     return pair, stages[0], stages[1]
+
+
+def _of_these_resamples(stage: LawFit, n_resamples: int) -> bool:
+    """A fit of its own draws the same runs under the same seed, unless there were too few to draw from."""
+    if stage.draws is None:
+        return n_resamples == 0
+    return stage.interval_method == PAIRS_METHOD and len(stage.draws) == n_resamples
 
 
 def _first_stage(

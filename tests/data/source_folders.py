@@ -48,7 +48,7 @@ class Written:
         n: Samples per record.
         coarse_mv: Rounding step of the stored signal.
         own: For record k, the files that hold nothing else, relative to the folder.
-        by_line: Signals are matched with lines by their place or by a path in the table, not by an id of their own.
+        by_line: Which signal an exam_id has depends on the table: on a line's place or path, on all its names.
         options: What a user says about such a folder.
     """
 
@@ -116,7 +116,7 @@ def write_cpsc(folder: Path) -> Written:
     folder.mkdir()
     names = ("A0001", "A0002", "A0003")
     files = tuple((f"{name}.mat",) for name in names)
-    found = Written("cpsc", (1, 2, 3), names, 500, 3000, 0.0, files)
+    found = Written("cpsc", (1, 2, 3), names, 500, 3000, 0.0, files, True)
     lines = ["Recording,First_label,Second_label,Third_label", "A0001,5,,", "A0002,1,,", "A0003,2,5,8"]
     (folder / "REFERENCE.csv").write_text("\n".join(lines) + "\n")
     for k, name in enumerate(names):

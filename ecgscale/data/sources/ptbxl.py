@@ -110,10 +110,10 @@ def _read_statements(path: Path) -> ScpStatements:
 def _row(line: Mapping[Hashable, Any], statements: ScpStatements) -> dict[str, Any]:
     fold = _whole(line["strat_fold"])
     if fold is None or not 1 <= fold <= 10:
-        raise DataError(f"strat_fold must be 1 to 10, not {line['strat_fold']!r}")
+        raise DataError(f"strat_fold must be 1 to 10, not {repr(line['strat_fold'])[:60]}")
     patient = _whole(line["patient_id"])
     if patient is None:
-        raise DataError(f"patient_id must be a whole number, not {line['patient_id']!r}")
+        raise DataError(f"patient_id must be a whole number, not {repr(line['patient_id'])[:60]}")
     found = _scp_codes(line["scp_codes"])
     return {
         "exam_id": line["ecg_id"],

@@ -7,6 +7,7 @@ arrays and a table. What the rows mean (unit, leads, labels) is decided by the m
 from __future__ import annotations
 
 import atexit
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -198,6 +199,8 @@ def dataset_array(
     file: h5py.File, dataset: str, path: Path, member: str | None, axes: tuple[str, ...], to_unit: float
 ) -> StoredArray:
     """How an array of an open HDF5 file is read later."""
+    if to_unit == 0 or not math.isfinite(to_unit):
+        raise DataError(f"{path}: the scale of {dataset} is {to_unit:g}; expected a number other than 0")
     array = file[dataset]
     chunks = dict(zip(axes, array.chunks, strict=True)) if array.chunks else {}
     n_rows, row_bytes = row_sizes(array, axes)

@@ -100,7 +100,7 @@ def one_line_per_record(table: pd.DataFrame, column: str, file_name: str) -> tup
     numbers = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
     whole = (numbers % 1 == 0) & (numbers.abs() < _LARGEST_ID)
     refused = [
-        Refused(f"{file_name} line {k + 2}", f"{column} must be a whole number, not {table[column].iloc[k]!r}")
+        Refused(f"{file_name} line {k + 2}", f"{column} must be a whole number, not {repr(table[column].iloc[k])[:60]}")
         for k in np.flatnonzero(~whole.to_numpy())
     ]
     repeated = whole & numbers.duplicated(keep=False).to_numpy()
