@@ -69,7 +69,7 @@ def _of_one_record(folder: Path, path: Path, owner: int, written: Written, rng: 
         files = [x for x in written.own[other] if x.endswith(path.suffix)]
         what = _swap(path, folder / files[0])
         concerned.add(other)
-        detectable = path.suffix == ".hea" or path.suffix in (".dat", ".mat") and written.kind != "cpsc"
+        detectable = path.suffix == ".hea" or (path.suffix in (".dat", ".mat") and written.kind != "cpsc")
     else:
         what = kinds[rng.integers(len(kinds))](path, rng)
         # the checksums are in the header, and the sum does not see what comes behind the last sample

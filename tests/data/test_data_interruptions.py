@@ -1,4 +1,4 @@
-"""Killed at every single step, or out of disk at any size: what carries the name is whole, and the same call goes on."""
+"""Killed at every step, or out of disk at any size: what carries the name is whole, and the same call goes on."""
 
 import errno
 import os
