@@ -4,7 +4,9 @@ Every table that leaves this module has `exam_id`, `patient_id`, `age` and `is_m
 exam; what else the file holds is passed through. It knows nothing about signals.
 """
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,9 +61,26 @@ def read_table(path: Path) -> pd.DataFrame:
 def read_csv(path: Path) -> pd.DataFrame:
     """A csv as it is."""
     try:
-        return pd.read_csv(path, low_memory=False)
+        return parsed_csv(path)
     except (OSError, ValueError) as error:  # pandas' parser errors and wrong encodings are ValueErrors
         raise DataError(f"{path}: cannot be read as a csv: {str(error).strip()}") from error
+
+
+def parsed_csv(path: Path, **how: Any) -> pd.DataFrame:
+    """A csv by `pandas.read_csv`, which by itself moves the names by a column where lines are longer than the header.
+
+    Raises:
+        DataError: Lines have more fields than the header; commas at their ends do not count.
+        OSError: It can't be read.
+        ValueError: It is no csv.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            table: pd.DataFrame = pd.read_csv(path, low_memory=False, index_col=False, **how)
+        except pd.errors.ParserWarning as error:
+            raise DataError(f"{path}: its lines have more fields than its header; is a comma missing there?") from error
+    return table
 
 
 def normal_table(table: pd.DataFrame, path: Path, *, repeated: bool = False) -> pd.DataFrame:
@@ -86,6 +105,8 @@ def normal_table(table: pd.DataFrame, path: Path, *, repeated: bool = False) -> 
     for label in CODE_LABELS:
         if label in table.columns:
             table[label] = _labels(table, label, path)
+    if "trace_file" in table.columns:  # an empty column would be one of numbers
+        table["trace_file"] = table["trace_file"].astype("string")
     first = ["exam_id", "patient_id", "age", "is_male", *(x for x in CODE_LABELS if x in table.columns)]
     return table[first + [x for x in table.columns if x not in first and x != "sex"]]
 

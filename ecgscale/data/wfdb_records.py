@@ -142,6 +142,8 @@ def _text(path: Path) -> str:
         raise DataError(f"{path.stem}: its header {path.name} is not there") from error
     except OSError as error:
         raise DataError(f"{path.stem}: its header {path.name} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # damage to a table put a zero byte into a name
+        raise DataError(f"{path.stem!r}: is not the name of a file") from error
     if stored.startswith(GIT_LFS):
         raise DataError(f"{path.stem}: {path.name} is a Git LFS pointer, not the header; run `git lfs pull`")
     try:

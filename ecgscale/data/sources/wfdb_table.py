@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ecgscale.data.exams_table import parsed_csv
 from ecgscale.data.sources.source import RecordFiles, Recording, Refused
 from ecgscale.data.wfdb_records import GIT_LFS, read_record
 from ecgscale.errors import DataError
@@ -81,7 +82,7 @@ def read_csv(path: Path, columns: Sequence[str], *, only: Sequence[str] | None =
             if file.read(len(GIT_LFS)) == GIT_LFS:
                 raise DataError(f"{path}: is a Git LFS pointer, not the table; run `git lfs pull`")
         keep = None if only is None else (lambda name: str(name).strip() in only)
-        table = pd.read_csv(path, low_memory=False, encoding_errors="replace", usecols=keep)
+        table = parsed_csv(path, encoding_errors="replace", usecols=keep)
     except (OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read as a csv: {str(error).strip()}") from error
     table.columns = pd.Index([str(name).strip() for name in table.columns])
