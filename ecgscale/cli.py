@@ -1,4 +1,4 @@
-"""The command line: data · plan · sweep · status · fit-laws · report.
+"""The command line: data · plan · sweep · status · show · retry · fit-laws · report.
 
 Imports live inside the commands, so that `--help`, `plan`, `status` and `fit-laws` start without torch and Ray.
 """
@@ -16,6 +16,9 @@ from ecgscale.data_cli import data_app
 from ecgscale.errors import EcgscaleError
 
 if TYPE_CHECKING:
+    import datetime
+
+    from ecgscale.budget import Gate
     from ecgscale.executors import Ended
     from ecgscale.plan import Plan
     from ecgscale.sweep import Backlog
@@ -28,13 +31,25 @@ app = typer.Typer(
     help="Finds out how ECG models scale: a grid of trainings, the laws in its results, and what they say.",
 )
 app.add_typer(data_app, name="data")
+export_app = typer.Typer(no_args_is_help=True, help="Scripts that run a sweep under another scheduler.")
+app.add_typer(export_app, name="export")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 SweepFile = Annotated[Path, typer.Argument(help="A sweep file, for example sweeps/grid_small.yaml.")]
 Results = Annotated[Path, typer.Argument(help="A results folder, for example results/grid_small.")]
+LeaseSeconds = Annotated[
+    float,
+    typer.Option(min=1, help="Take over a trial whose owner elsewhere has shown no sign of life for so many seconds."),
+]
 DataDir = Annotated[Path, typer.Option("--data", help="Data directory; each population is a folder in it.")]
 
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option("--calibration", help="What `calibrate` wrote; by default calibration.json of the results folder."),
+]
+
 EXIT_TRIALS_FAILED = 3
+EXIT_SAME_BUG = 4
 EXIT_INTERRUPTED = 130
 
 
@@ -47,7 +62,7 @@ def main() -> None:
         sys.exit(2)
 
 
-# --- plan, sweep, status -------------------------------------------------------------------------------------------
+# --- plan, sweep, status, show, retry ------------------------------------------------------------------------------
 
 
 @app.command()
@@ -57,15 +72,67 @@ def plan(
         Path | None, typer.Option("--data", help="Data directory: plan with its records, not the declared number.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Results folder: say which trials are done.")] = None,
+    calibration: CalibrationFile = None,
+    gpu_memory_gib: Annotated[float, typer.Option(min=1, help="Of one GPU: how many trials can share it.")] = 80.0,
+    price: Annotated[float | None, typer.Option(min=0, help="Of one device hour, in any currency.")] = None,
+    devices: Annotated[str, typer.Option(help="Numbers of GPUs to simulate, comma-separated.")] = "1,8,64",
     as_json: Json = False,
 ) -> None:
-    """Show what a sweep will train and cost before anything starts.
+    """Show what a sweep will train and cost before anything starts, and with --data which trials are new or changed.
 
-    Example: [bold]ecgscale plan sweeps/grid_paper.yaml[/bold]
+    Times come from the calibration and the rows of the results folder where there are any.
+
+    Example: [bold]ecgscale plan sweeps/grid_paper.yaml --price 2.5[/bold]
     """
-    from ecgscale.console import show_plan
+    from ecgscale.console_plan import Terms, show_plan
 
-    show_plan(_backlog(sweep_file, data, out), as_json)
+    try:
+        counts = tuple(int(word) for word in devices.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1:
+        raise EcgscaleError(f"--devices {devices!r}: give whole numbers with commas between, for example 1,8,64")
+    terms = Terms(gpu_memory_gib, price, counts)
+    show_plan(_backlog(sweep_file, data, out, calibration=calibration), as_json, terms)
+
+
+@app.command()
+def calibrate(
+    sweep_file: SweepFile,
+    data: DataDir,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; by default results/NAME/calibration.json.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads, as the sweep will have per trial.")] = 1,
+    limit: Annotated[float, typer.Option(min=0, help="Leave out what needs more seconds for its 20 steps.")] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Measure 20 training steps of every arm and rung that fits here, for `ecgscale plan`.
+
+    Example: [bold]ecgscale calibrate sweeps/grid_small.yaml --data data/synthetic[/bold]
+    """
+    from ecgscale.calibrating import calibrate as measure
+    from ecgscale.calibration import CALIBRATION_FILE
+    from ecgscale.console import print_json
+    from ecgscale.plan import plan as make_plan
+    from ecgscale.specs import load_grid
+
+    grid = load_grid(sweep_file)
+    file = out or Path("results") / grid.name / CALIBRATION_FILE
+    left_out: dict[str, str] = {}
+
+    def report(cell: str, step_s: float | None, why_not: str) -> None:
+        if step_s is None:
+            left_out[cell] = why_not
+        if not as_json:
+            print(f"  {cell:<24} {f'{step_s * 1e3:.3g} ms per step' if step_s is not None else why_not}")
+
+    measured = measure(make_plan(grid).trials, data, threads=threads, limit_s=limit, report=report)
+    measured.save(file)
+    if as_json:
+        print_json({"written": str(file), "n_measured": len(measured.measurements), "left_out": left_out})
+    else:
+        print(f"written: {file}")
 
 
 @app.command()
@@ -74,7 +141,8 @@ def sweep(
     data: DataDir,
     out: Annotated[Path | None, typer.Option("--out", help="Results folder; by default results/NAME.")] = None,
     executor: Annotated[
-        Literal["ray", "inprocess"], typer.Option(help="ray: many at once, local or cluster. inprocess: one by one.")
+        Literal["ray", "inprocess", "worker"],
+        typer.Option(help="ray: many at once, local or cluster. inprocess: one by one. worker: see `ecgscale work`."),
     ] = "ray",
     address: Annotated[
         str | None, typer.Option(help="Address of a running Ray cluster, or auto; by default a local one is started.")
@@ -85,36 +153,66 @@ def sweep(
     dashboard: Annotated[
         bool, typer.Option("--dashboard", help="Start Ray's dashboard; prints URL and login.")
     ] = False,
+    budget_gpu_hours: Annotated[
+        float | None, typer.Option(min=0, help="Start nothing that would make the folder's device hours exceed this.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="Start nothing after this: 2026-12-01T08:00, or 8h from now.")
+    ] = None,
     wandb: Annotated[
         str | None, typer.Option(help="disabled, offline or online; by default WANDB_MODE, else disabled.")
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out records that are all zero or not a number.")
     ] = False,
+    processes: Annotated[int, typer.Option(min=1, help="With --executor worker: how many, on this machine.")] = 1,
+    lease: LeaseSeconds = 60.0,
     as_json: Json = False,
 ) -> None:
     """Run every trial of a sweep that has no completed row yet. Safe to run twice, and after any crash.
 
-    Exit status 3 if a trial failed; the others have run.
+    Several at once on one results folder, from several machines too, share the work.
+
+    Diverged trials are left alone, see `ecgscale retry`. What the machine caused is tried again after a pause.
+
+    Exit status 3 if a trial failed; the others have run. 4 if one bug failed three
+    trials, or the budget or the deadline was reached: the others were not started.
 
     Example: [bold]ecgscale sweep sweeps/grid_small.yaml --data data/synthetic --out results/grid_small[/bold]
     """
-    from ecgscale.console import show_ended, show_plan, sweep_progress
+    from ecgscale.budget import parse_deadline
+    from ecgscale.console import show_ended, sweep_progress
+    from ecgscale.console_plan import show_plan
     from ecgscale.execution import Execution
+    from ecgscale.provenance import public_argv
+    from ecgscale.results import require_writable
     from ecgscale.specs import load_grid
     from ecgscale.sweep import execute, keep_sweep_file
     from ecgscale.tracking import wandb_mode
 
+    last_start = parse_deadline(deadline) if deadline is not None else None
     grid = load_grid(sweep_file)
     folder = out or Path("results") / grid.name
     mode = wandb_mode(wandb)
+    require_writable(folder)
     backlog = _backlog(sweep_file, data, folder, skip_bad=skip_bad)
     keep_sweep_file(sweep_file, folder)
     if not as_json:
         show_plan(backlog, as_json=False)
     ended: list[Ended] = []
+    stopped = None
+    gate = _gate(backlog, trials_per_gpu, budget_gpu_hours, last_start)
     if backlog.todo:
-        execution = Execution(data.absolute(), folder.absolute(), grid.name, threads, mode)
+        execution = Execution(
+            data.absolute(),
+            folder.absolute(),
+            grid.name,
+            threads,
+            mode,
+            lease_s=lease,
+            argv=public_argv(sys.argv),
+            config_hash=grid.identity(),
+        )
         if executor == "ray":
             _start_ray(address, cpus, dashboard, quiet=as_json)
         try:
@@ -124,28 +222,162 @@ def sweep(
                     ended.append(end)
                     report(end)
 
-                execute(backlog.todo, execution, note, executor=executor, trials_per_gpu=trials_per_gpu)
+                stopped = execute(
+                    backlog.todo,
+                    execution,
+                    note,
+                    executor=executor,
+                    trials_per_gpu=trials_per_gpu,
+                    processes=processes,
+                    gate=gate,
+                )
         except KeyboardInterrupt:
             pass
     show_ended(backlog, ended, as_json)
+    if stopped is not None:
+        then = (
+            "the same command with more"
+            if gate is not None and gate.closed == stopped
+            else "mend it, then the same command"
+        )
+        print(f"stopped: {stopped}\n{then} goes on: {' '.join(sys.argv)}", file=sys.stderr)
+        raise typer.Exit(EXIT_SAME_BUG)
     if len(ended) < len(backlog.todo):  # Tune turns Ctrl-C into an early return
         print(f"interrupted: finished trials are kept, the same command goes on: {' '.join(sys.argv)}", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
-    if any(end.status != "completed" for end in ended):
+    if backlog.diverged or any(end.status != "completed" for end in ended):
         raise typer.Exit(EXIT_TRIALS_FAILED)
 
 
 @app.command()
-def status(folder: Results, as_json: Json = False) -> None:
-    """Say how far a sweep is, from its results folder alone: done, missing, failed and why.
+def work(
+    sweep_file: SweepFile,
+    data: DataDir,
+    out: Annotated[Path | None, typer.Option("--out", help="Results folder; by default results/NAME.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Workers on this machine; they take its GPUs in turn.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads per trial.")] = 1,
+    wandb: Annotated[
+        str | None, typer.Option(help="disabled, offline or online; by default WANDB_MODE, else disabled.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out records that are all zero or not a number.")
+    ] = False,
+    lease: LeaseSeconds = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Work on a sweep together with all others that see the results folder; needs no server and no Ray.
 
-    Example: [bold]ecgscale status results/grid_small[/bold]
+    Start it as often and wherever you like. It ends when every trial has ended somewhere, and takes over
+    what others leave behind when they are killed. Exit statuses as of `ecgscale sweep`.
+
+    Example: [bold]ecgscale work sweeps/grid_small.yaml --data data/synthetic --out results/grid_small[/bold]
+    """
+    sweep(
+        sweep_file,
+        data,
+        out,
+        executor="worker",
+        processes=processes,
+        threads=threads,
+        wandb=wandb,
+        skip_bad=skip_bad,
+        lease=lease,
+        as_json=as_json,
+    )
+
+
+@export_app.command("slurm")
+def export_slurm(
+    sweep_file: SweepFile,
+    data: DataDir,
+    out: Annotated[Path | None, typer.Option("--out", help="Results folder; by default results/NAME.")] = None,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks of the array, each a worker.")] = 4,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs per task.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs per task.")] = 4,
+    time: Annotated[str, typer.Option(help="Time limit of a task, in Slurm's forms.")] = "24:00:00",
+    mem: Annotated[str, typer.Option(help="Memory per task.")] = "16G",
+    processes: Annotated[int | None, typer.Option(min=1, help="Workers per task; by default one per GPU.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads per trial.")] = 1,
+    partition: Annotated[str | None, typer.Option(help="Slurm partition.")] = None,
+    account: Annotated[str | None, typer.Option(help="Slurm account.")] = None,
+) -> None:
+    """Print a Slurm array script whose tasks work on the sweep together.
+
+    Example: [bold]ecgscale export slurm sweeps/grid_small.yaml --data data/synthetic --tasks 8 > sweep.sbatch[/bold]
+    """
+    from ecgscale.slurm import Array, script
+    from ecgscale.specs import load_grid
+
+    name = load_grid(sweep_file).name
+    array = Array(tasks, gpus, cpus, time, mem, processes, threads, partition, account)
+    print(script(sweep_file, data, out or Path("results") / name, name, array), end="")
+
+
+@app.command()
+def status(
+    folder: Results,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until nothing is left to do.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks, with --watch.")] = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Say how far a sweep is, from its results folder alone: done, running, missing, failed, why and what to do.
+
+    Works from any machine that sees the folder, while the sweep runs on others.
+
+    Example: [bold]ecgscale status results/grid_small --watch[/bold]
     """
     from ecgscale import results
-    from ecgscale.console import show_status
+    from ecgscale.console_status import show_status, watch_status
+    from ecgscale.status import Watched
 
-    for found in results.sweep_folders(folder):
-        show_status(found, results.read(found), as_json)
+    folders = [Watched(found) for found in results.sweep_folders(folder)]
+    if watch:
+        watch_status(folders, every, as_json)
+    else:
+        show_status(folders, as_json)
+
+
+@app.command()
+def show(
+    trial: Annotated[str, typer.Argument(help="A trial's label or id, as `status` prints them.")],
+    folder: Results,
+    as_json: Json = False,
+) -> None:
+    """Print all that is known of one trial: outcome, plan, provenance, spec, scores and every attempt.
+
+    Example: [bold]ecgscale show resnet-sl-20K-f1-k6-s0 results/grid_small[/bold]
+    """
+    from ecgscale import results
+    from ecgscale.console_status import show_trial
+
+    show_trial(results.attempts_at(results.read(folder), trial), as_json)
+
+
+@app.command()
+def retry(
+    folder: Results,
+    classes: Annotated[
+        str,
+        typer.Option("--class", help="Of these, comma-separated: out_of_memory, diverged, data, infrastructure, bug."),
+    ],
+    label: Annotated[str, typer.Option("--label", help="Only trials whose label fits, for example 'resnet-*'.")] = "*",
+    as_json: Json = False,
+) -> None:
+    """Mark failed trials to be run again by the next `ecgscale sweep`, diverged ones too.
+
+    Example: [bold]ecgscale retry results/grid_small --class diverged --label 'resnet-*'[/bold]
+    """
+    from ecgscale import results
+    from ecgscale.failures import failure_classes
+
+    wanted = failure_classes(classes)
+    marked = results.ask_retries(folder, results.read(folder), wanted, label)
+    if as_json:
+        print(json.dumps({"folder": str(folder), "marked": [record.label for record in marked]}))
+        return
+    for record in marked:
+        print(f"  {record.label} ({record.trial_id}): {record.failure_class}")
+    print(f"{len(marked)} marked" + (", the next `ecgscale sweep` runs them again" if marked else ""))
 
 
 # --- laws and report -----------------------------------------------------------------------------------------------
@@ -293,7 +525,15 @@ def report(folder: Results, as_json: Json = False) -> None:
 # --- shared --------------------------------------------------------------------------------------------------------
 
 
-def _backlog(sweep_file: Path, data: Path | None, out: Path | None, *, skip_bad: bool = False) -> Backlog:
+def _backlog(
+    sweep_file: Path,
+    data: Path | None,
+    out: Path | None,
+    *,
+    skip_bad: bool = False,
+    calibration: Path | None = None,
+) -> Backlog:
+    from ecgscale.calibration import CALIBRATION_FILE, Calibration
     from ecgscale.plan import plan as make_plan
     from ecgscale.specs import load_grid
     from ecgscale.sweep import backlog
@@ -309,7 +549,26 @@ def _backlog(sweep_file: Path, data: Path | None, out: Path | None, *, skip_bad:
         with packing_progress() as start:
             made = make_plan(grid, populations(grid, data, skip_bad=skip_bad, start_progress=start))
         out = out or Path("results") / grid.name
-    return backlog(made, out)
+    kept = (out or Path("results") / grid.name) / CALIBRATION_FILE
+    if calibration is None and kept.exists():
+        calibration = kept
+    return backlog(made, out, Calibration.load(calibration) if calibration is not None else None)
+
+
+def _gate(
+    backlog: Backlog, trials_per_gpu: int, budget_gpu_hours: float | None, deadline: datetime.datetime | None
+) -> Gate | None:
+    from ecgscale.budget import Gate
+    from ecgscale.plan import CPU_CORE, GPU
+
+    if budget_gpu_hours is None and deadline is None:
+        return None
+    trials = backlog.plan.trials
+    device = GPU if any(cell.gpu_from != "assumed" for cell in trials) else CPU_CORE
+    share = 1 / trials_per_gpu
+    expected_s = {cell.spec.trial_id: cell.seconds(device) for cell in trials}
+    budget_s = budget_gpu_hours * 3600 if budget_gpu_hours is not None else None
+    return Gate(expected_s, share, budget_s, backlog.spent_s * share, deadline)
 
 
 def _start_ray(address: str | None, cpus: int | None, dashboard: bool, *, quiet: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ecgscale import results
 from ecgscale.executors import Ended
-from ecgscale.plan import CPU_CORE, GPU, PlannedTrial
 from ecgscale.sweep import Backlog
 
 if TYPE_CHECKING:
@@ -111,122 +108,23 @@ def spinner(text: str) -> Iterator[None]:
         yield
 
 
-# --- plan, sweep, status -------------------------------------------------------------------------------------------
-
-
-def show_plan(backlog: Backlog, as_json: bool) -> None:
-    if as_json:
-        print_json(plan_json(backlog))
-        return
-    grid, plan = backlog.plan.grid, backlog.plan
-    todo = {spec.trial_id for spec in backlog.todo}
-    out.print(f"[bold]{grid.name}[/bold]: {grid.question}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("trial", "N", "D", "seen", "FLOPs", "memory", "CPU core", "GPU", ""):
-        table.add_column(heading, justify="left" if heading in ("trial", "") else "right", no_wrap=True)
-    for cell in plan.trials:
-        table.add_row(*_plan_row(cell), "" if cell.spec.trial_id in todo else "done")
-    out.print(table)
-    progress = "" if backlog.n_done is None else f", {backlog.n_done} done, {len(backlog.todo)} to run"
-    out.print(
-        f"{len(plan.trials)} trials{progress}; "
-        f"N {_si(min(c.n_params for c in plan.trials))}–{_si(max(c.n_params for c in plan.trials))}, "
-        f"D {min(s.n_records for s in plan.specs):,}–{max(s.n_records for s in plan.specs):,} records, "
-        f"{_si(sum(c.train_flops for c in plan.trials))}FLOPs, "
-        f"at most {max(c.memory_bytes for c in plan.trials) / 2**30:.1f} GiB per trial"
-    )
-    for device, counts in ((CPU_CORE, (1, 2)), (GPU, (1, 8, 64))):
-        spans = ", ".join(f"{_duration(plan.makespan_s(k, device))} on {k}" for k in counts)
-        out.print(f"makespan, {device.name} each: {spans}  [dim]({device.source})[/dim]")
-
-
-def _plan_row(cell: PlannedTrial) -> tuple[str, ...]:
-    return (
-        cell.spec.label,
-        f"{cell.n_params:,}",
-        f"{cell.spec.n_records:,}",
-        f"{cell.spec.n_samples_seen:,}",
-        _si(cell.train_flops),
-        f"{cell.memory_bytes / 2**30:.1f} GiB",
-        _duration(cell.cpu_s),
-        _duration(cell.gpu_s),
-    )
-
-
-def plan_json(backlog: Backlog) -> dict[str, Any]:
-    plan = backlog.plan
-    todo = {spec.trial_id for spec in backlog.todo}
-    return {
-        "sweep": plan.grid.name,
-        "n_trials": len(plan.trials),
-        "n_done": backlog.n_done,
-        "trials": [
-            {
-                "label": cell.spec.label,
-                "trial_id": cell.spec.trial_id,
-                "n_params": cell.n_params,
-                "n_records": cell.spec.n_records,
-                "n_samples_seen": cell.spec.n_samples_seen,
-                "train_flops": cell.train_flops,
-                "memory_bytes": cell.memory_bytes,
-                "cpu_s": cell.cpu_s,
-                "gpu_s": cell.gpu_s,
-                "done": None if backlog.n_done is None else cell.spec.trial_id not in todo,
-            }
-            for cell in plan.trials
-        ],
-        "makespan_s": {
-            "cpu_core": {k: plan.makespan_s(k, CPU_CORE) for k in (1, 2, 8, 64)},
-            "gpu": {k: plan.makespan_s(k, GPU) for k in (1, 8, 64)},
-        },
-    }
+# --- sweep ---------------------------------------------------------------------------------------------------------
 
 
 def show_ended(backlog: Backlog, ended: Sequence[Ended], as_json: bool) -> None:
     by_status = Counter(end.status for end in ended)
     if as_json:
-        print_json({"n_trials": len(backlog.plan.trials), "already_done": backlog.n_done, "ended": dict(by_status)})
+        counts = {"n_trials": len(backlog.plan.trials), "already_done": backlog.n_done}
+        print_json(counts | {"diverged_before": len(backlog.diverged), "ended": dict(by_status)})
+    elif not backlog.todo and backlog.diverged:
+        out.print(
+            f"nothing to run: {backlog.n_done} trials have a completed row, {len(backlog.diverged)} have diverged; "
+            "`ecgscale status` explains, `ecgscale retry RESULTS --class diverged` tries them again"
+        )
     elif not backlog.todo:
         out.print(f"nothing is missing: all {backlog.n_done} trials have a completed row")
     else:
         out.print(", ".join(f"{count} {status}" for status, count in by_status.items()))
-
-
-def show_status(folder: Path, records: Sequence[results.RunRecord], as_json: bool) -> None:
-    latest = list(results.latest(records).values())
-    by_status = Counter(r.status for r in latest)
-    missing = _n_missing(folder, latest)
-    if as_json:
-        failed = [{"label": r.label, "status": r.status, "reason": r.reason} for r in latest if r.reason]
-        print_json({"folder": str(folder), "status": dict(by_status), "missing": missing, "not_completed": failed})
-        return
-    counts = ", ".join(f"{count} {status}" for status, count in by_status.items()) or "no rows"
-    out.print(f"[bold]{folder}[/bold]: {counts}" + (f", {missing} missing" if missing else ""))
-    for record in latest:
-        if record.reason:
-            out.print(f"  {record.label} ({record.trial_id}): {record.status}: {record.reason}", markup=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("arm", "done", "lowest test loss", "of", "training time"):
-        table.add_column(heading, justify="left" if heading in ("arm", "of") else "right")
-    for arm in sorted({r.arm for r in latest}):
-        done = [r for r in latest if r.arm == arm and r.id_loss is not None]
-        if done:
-            best = min(done, key=lambda r: r.id_loss or math.inf)
-            seconds = sum(r.wall_s for r in done)
-            table.add_row(arm, str(len(done)), f"{best.id_loss:.4f} {best.loss_unit}", best.label, _duration(seconds))
-    out.print(table)
-
-
-def _n_missing(folder: Path, latest: Sequence[results.RunRecord]) -> int | None:
-    """Cells of the kept sweep file that have no completed row; labels are compared, since ids need the data."""
-    from ecgscale.plan import plan
-    from ecgscale.specs import load_grid
-    from ecgscale.sweep import SWEEP_FILE
-
-    if not (folder / SWEEP_FILE).exists():
-        return None
-    done = {r.label for r in latest if r.status == results.Status.COMPLETED}
-    return sum(spec.label not in done for spec in plan(load_grid(folder / SWEEP_FILE)).specs)
 
 
 # --- data ----------------------------------------------------------------------------------------------------------
@@ -273,7 +171,7 @@ def show_pack(store: PackedStore, *, verified: bool, as_json: bool) -> None:
     checked = ", every checksum agrees" if verified else ""
     out.print(
         f"{store.path}: {header.n_records:,} records of {header.n_leads} × {header.n_samples} at {header.fs_hz:g} Hz, "
-        f"{_si(sum(header.shard_bytes))}B in {len(header.shard_bytes)} shards, {len(header.refused)} left out{checked}",
+        f"{si(sum(header.shard_bytes))}B in {len(header.shard_bytes)} shards, {len(header.refused)} left out{checked}",
         markup=False,
     )
 
@@ -281,7 +179,7 @@ def show_pack(store: PackedStore, *, verified: bool, as_json: bool) -> None:
 # --- numbers for people --------------------------------------------------------------------------------------------
 
 
-def _si(value: float) -> str:
+def si(value: float) -> str:
     """1.2 G; powers of a thousand."""
     for prefix, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
         if value >= size:
@@ -289,7 +187,7 @@ def _si(value: float) -> str:
     return f"{value:.3g} "
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

@@ -17,6 +17,10 @@ class Execution:
     sweep: its name, a column of every row.
     threads: per trial on a CPU. Another number adds in another order, and so changes the last digits.
     wandb: experiment tracking.
+    checkpoint_s: seconds between checkpoints of a training; 0 for none but those of a trial that is asked to stop.
+    lease_s: so long a trial's owner must have been watched without a sign of life before another takes the trial over.
+    argv: the command that runs the sweep, as it may be published; see `provenance.public_argv`.
+    config_hash: of the sweep file as it was understood.
     """
 
     data: Path
@@ -24,3 +28,7 @@ class Execution:
     sweep: str
     threads: int = 1
     wandb: WandbMode = "disabled"
+    checkpoint_s: float = 300.0
+    lease_s: float = 60.0
+    argv: str | None = None
+    config_hash: str | None = None

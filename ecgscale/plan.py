@@ -6,18 +6,38 @@ starts, reads or imports anything heavy.
 
 from __future__ import annotations
 
-import heapq
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
 
 from ecgscale.errors import SpecError
-from ecgscale.ladder import Counts, classifier_counts, counts, decoder_counts, shape
-from ecgscale.specs import GridSpec, Paradigm, TrialSpec
+from ecgscale.ladder import (
+    N_LEADS,
+    Counts,
+    Family,
+    InputShape,
+    Rung,
+    classifier_counts,
+    counts,
+    decoder_counts,
+    shape,
+)
+from ecgscale.schedule import Job, Schedule, simulate
+from ecgscale.specs import GridSpec, InputSpec, Paradigm, TrialSpec
 
 BYTES_PER_PARAM = 16
 """Weight, gradient and two AdamW moments in float32."""
 
 MEMORY_MARGIN = 1.15
+BYTES_PER_SAMPLE = 2
+"""Records are stored as int16."""
+
+GPU_MEMORY_GIB = 80.0
+MAX_TRIALS_PER_GPU = 8
+"""Each holds a context and a process of its own; our assumption."""
+
 CONTEXT_BYTES = 600_000_000
 """A CUDA context and the allocator's slack, or Python with torch imported. Rough."""
 
@@ -72,6 +92,10 @@ class Population:
     """Data fraction → D; only for the population that is trained on."""
 
 
+Origin = Literal["measured", "scaled", "assumed"]
+"""Where a time comes from: this very cell on such a device, a measured neighbour by the device model, the model."""
+
+
 @dataclass(frozen=True)
 class PlannedTrial:
     spec: TrialSpec
@@ -79,9 +103,29 @@ class PlannedTrial:
     n_params_head: int
     train_flops: int
     memory_bytes: int
-    """On a GPU."""
+    """On a GPU: states, activations, context and a margin."""
+    state_bytes: int
+    """Weights, gradients and optimiser."""
+    activation_bytes: int
+    """Kept for the backward pass of one batch, on a GPU."""
+    bytes_read: int
+    """Of the packed store, in training and evaluation."""
+    n_evaluated: float
+    """Forward passes besides training."""
+    busy_share: float
+    """Of a GPU's time: what is left is launches, Python and start-up, during which others compute."""
     cpu_s: float
     gpu_s: float
+    cpu_from: Origin = "assumed"
+    gpu_from: Origin = "assumed"
+
+    def gpu_share(self, gpu_memory_gib: float = GPU_MEMORY_GIB) -> float:
+        """1/k of a GPU, where k such trials fit its memory and fill its time."""
+        wanted = max(self.memory_bytes / (gpu_memory_gib * 2**30), self.busy_share)
+        return 1 / min(MAX_TRIALS_PER_GPU, max(1, math.floor(1 / wanted)))
+
+    def seconds(self, device: Device) -> float:
+        return self.cpu_s if device is CPU_CORE else self.gpu_s
 
 
 @dataclass(frozen=True)
@@ -95,9 +139,14 @@ class Plan:
     def specs(self) -> tuple[TrialSpec, ...]:
         return tuple(t.spec for t in self.trials)
 
+    def schedule(self, n_devices: int, device: Device) -> Schedule:
+        """What happens when all trials run longest first on `n_devices`, one on a device, as executors start them."""
+        jobs = [Job(t.seconds(device)) for t in self.trials]
+        return simulate(jobs, n_devices)
+
     def makespan_s(self, n_devices: int, device: Device) -> float:
-        """Time from the first start to the last end when trials run longest first on `n_devices`."""
-        return makespan_s([t.cpu_s if device is CPU_CORE else t.gpu_s for t in self.trials], n_devices)
+        """Time from the first start to the last end when trials run longest first, each with a device of its own."""
+        return makespan_s([t.seconds(device) for t in self.trials], n_devices)
 
 
 def plan(grid: GridSpec, populations: Mapping[str, Population] | None = None) -> Plan:
@@ -115,7 +164,8 @@ def plan(grid: GridSpec, populations: Mapping[str, Population] | None = None) ->
         for name in (grid.data.train_on, *grid.data.transfer_to):
             if name not in known:
                 raise SpecError(f"sweep {grid.name}: population {name!r} is not in the data directory")
-    cells = [planned(spec, _records_evaluated(spec, grid, known)) for spec in _cells(grid, known)]
+    elsewhere = sum(known[name].n_records for name in grid.data.transfer_to if name in known)
+    cells = [planned(spec, records_evaluated(spec, elsewhere)) for spec in _cells(grid, known)]
     for what in ("trial_id", "label"):
         names = [getattr(cell.spec, what) for cell in cells]
         if len(set(names)) < len(names):
@@ -174,54 +224,85 @@ def planned(spec: TrialSpec, n_evaluated: float = 0.0) -> PlannedTrial:
     Args:
         n_evaluated: forward passes besides training, which cost time and are not part of `train_flops`.
     """
-    network = shape(spec.family, spec.rung, spec.input.shape)
-    encoder = counts(network, spec.input.shape)
-    head_params, head_flops = (
-        classifier_counts(network, len(spec.labels))
-        if spec.paradigm == "sl"
-        else decoder_counts(network, spec.input.shape)
+    encoder, head_params, head_flops = _counts(
+        spec.family, spec.paradigm, spec.rung, spec.input.shape, len(spec.labels)
     )
+    states = BYTES_PER_PARAM * (encoder.n_params + head_params)
+    activations = GPU.activation_bytes * encoder.activation_floats * spec.train.batch_size
+    gpu = Work.of(GPU, spec, encoder, n_evaluated)
     return PlannedTrial(
         spec,
         encoder.n_params,
         head_params,
         train_flops=(encoder.train_flops + head_flops) * spec.n_samples_seen,
-        memory_bytes=_memory_bytes(encoder, head_params, spec.train.batch_size),
-        cpu_s=_seconds(CPU_CORE, spec, encoder, n_evaluated),
-        gpu_s=_seconds(GPU, spec, encoder, n_evaluated),
+        memory_bytes=round(MEMORY_MARGIN * (states + activations) + CONTEXT_BYTES),
+        state_bytes=states,
+        activation_bytes=activations,
+        bytes_read=round((spec.n_samples_seen + n_evaluated) * record_bytes(spec.input)),
+        n_evaluated=n_evaluated,
+        busy_share=gpu.busy_share,
+        cpu_s=Work.of(CPU_CORE, spec, encoder, n_evaluated).seconds,
+        gpu_s=gpu.seconds,
     )
 
 
-def _records_evaluated(spec: TrialSpec, grid: GridSpec, known: Mapping[str, Population]) -> float:
-    """Forward passes besides training: validation, test, and features of every other population."""
-    split = grid.data.split
-    training_share = 1 - split.validation - split.test
-    validation = grid.data.n_train_records * split.validation / training_share
-    test = grid.data.n_train_records * split.test / training_share
-    elsewhere = sum(known[name].n_records for name in spec.transfer_to if name in known)
-    return spec.train.n_evaluations * validation + 2 * test + elsewhere
+@lru_cache(maxsize=4096)
+def _counts(
+    family: Family, paradigm: Paradigm, rung: Rung, input_shape: InputShape, n_labels: int
+) -> tuple[Counts, int, int]:
+    """(the encoder's counts, parameters and training FLOPs of its head): the same for every D and seed."""
+    network = shape(family, rung, input_shape)
+    if paradigm == "sl":
+        return counts(network, input_shape), *classifier_counts(network, n_labels)
+    return counts(network, input_shape), *decoder_counts(network, input_shape)
 
 
-def _memory_bytes(encoder: Counts, head_params: int, batch_size: int) -> int:
-    states = BYTES_PER_PARAM * (encoder.n_params + head_params)
-    activations = GPU.activation_bytes * encoder.activation_floats * batch_size
-    return round(MEMORY_MARGIN * (states + activations) + CONTEXT_BYTES)
+def record_bytes(input_: InputSpec) -> int:
+    """Of one record in the packed store."""
+    return N_LEADS * input_.stored_samples * BYTES_PER_SAMPLE
 
 
-def _seconds(device: Device, spec: TrialSpec, encoder: Counts, evaluated: float) -> float:
-    per_record = (
-        encoder.train_flops / device.flops_per_s[spec.family]
-        + device.activation_bytes * encoder.activation_floats / device.bytes_per_s[spec.family]
-    )
-    per_record = max(per_record, 1 / device.records_per_s)
-    # a forward pass alone is about a third of a training step
-    compute = per_record * (spec.n_samples_seen + evaluated / 3)
-    return device.fixed_s + device.step_s[spec.family] * spec.n_steps + compute
+def records_evaluated(spec: TrialSpec, elsewhere: float) -> float:
+    """Forward passes besides training: validation, test twice, and features of all records `elsewhere`."""
+    split = spec.split
+    in_all_parts = spec.n_records / spec.data_fraction / (1 - split.validation - split.test)
+    return in_all_parts * (spec.train.n_evaluations * split.validation + 2 * split.test) + elsewhere
+
+
+@dataclass(frozen=True)
+class Work:
+    """The seconds of a trial on a device, by the device model."""
+
+    step_s: float
+    rest_s: float
+    """Start-up, evaluation, read-outs."""
+    n_steps: int
+    busy_share: float
+    """Of a training step, in which the device computes."""
+
+    @classmethod
+    def of(cls, device: Device, spec: TrialSpec, encoder: Counts, evaluated: float) -> Work:
+        compute_s = (
+            encoder.train_flops / device.flops_per_s[spec.family]
+            + device.activation_bytes * encoder.activation_floats / device.bytes_per_s[spec.family]
+        )
+        per_record_s = max(compute_s, 1 / device.records_per_s)
+        step_s = device.step_s[spec.family] + per_record_s * spec.train.batch_size
+        # a forward pass alone is about a third of a training step
+        rest_s = device.fixed_s + per_record_s * evaluated / 3
+        return cls(step_s, rest_s, spec.n_steps, busy_share=compute_s * spec.train.batch_size / step_s)
+
+    @property
+    def seconds(self) -> float:
+        return self.step_s * self.n_steps + self.rest_s
+
+
+def work(device: Device, spec: TrialSpec, evaluated: float) -> Work:
+    """What the device model says of one trial."""
+    encoder, _, _ = _counts(spec.family, spec.paradigm, spec.rung, spec.input.shape, len(spec.labels))
+    return Work.of(device, spec, encoder, evaluated)
 
 
 def makespan_s(durations_s: Sequence[float], n_devices: int) -> float:
     """Longest processing time first on identical devices (Graham 1969)."""
-    free_at = [0.0] * n_devices
-    for duration in sorted(durations_s, reverse=True):
-        heapq.heapreplace(free_at, free_at[0] + duration)
-    return max(free_at, default=0.0)
+    return simulate([Job(duration) for duration in durations_s], n_devices).makespan_s

@@ -15,20 +15,20 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from ecgscale.checkpoint import Checkpoint, restore_random
 from ecgscale.data.stream import DigitalBatch, RecordSource, TrainingStream
+from ecgscale.failures import Diverged
 from ecgscale.models.encoder import Encoder
 from ecgscale.objectives.batch import Batch, make_batch
 from ecgscale.objectives.objective import Objective
+from ecgscale.preemption import StopRequest
 from ecgscale.specs import AugmentSpec, TrialSpec
 
 StateDict = dict[str, Tensor]
-
-
-class Diverged(Exception):
-    """The loss is no longer a finite number."""
 
 
 @dataclass
@@ -121,16 +121,19 @@ class ValidateAtSteps(Callback):
         Diverged: out of `trainer.fit`, when the training or validation loss is not finite.
     """
 
-    def __init__(self, source: RecordSource, n_steps: int, n_evaluations: int) -> None:
+    def __init__(
+        self, source: RecordSource, n_steps: int, n_evaluations: int, *, first_step: int = 0, result: Evaluation
+    ) -> None:
         self.source = source
         self.steps = {math.ceil(n_steps * k / n_evaluations) for k in range(1, n_evaluations + 1)}
-        self.result = Evaluation()
+        self.first_step = first_step
+        self.result = result
         self.seconds = 0.0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = batch_idx + 1
+        step = self.first_step + batch_idx + 1
         if step not in self.steps:
             return
         assert isinstance(pl_module, Pretraining)
@@ -149,6 +152,53 @@ class ValidateAtSteps(Callback):
         self.seconds += time.perf_counter() - started
 
 
+class KeepProgress(Callback):
+    """Restores what the checkpoint holds beside the weights, writes it when it is due, stops when asked to.
+
+    Comes after `ValidateAtSteps`, so that a checkpoint of a step holds that step's evaluation.
+
+    Raises:
+        Preempted: out of `trainer.fit`, at the end of a step and after a checkpoint.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None, stop: StopRequest, validate: ValidateAtSteps) -> None:
+        self.checkpoint = checkpoint
+        self.resumed = checkpoint.resumed if checkpoint is not None else None
+        self.stop = stop
+        self.validate = validate
+        self.seconds = 0.0
+        self.started = time.perf_counter()
+
+    @property
+    def train_s(self) -> float:
+        """Seconds in training steps, those before the training was continued included."""
+        earlier_s = self.resumed.train_s if self.resumed is not None else 0.0
+        return earlier_s + time.perf_counter() - self.started - self.validate.seconds - self.seconds
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.stop.take_signals_again()
+        if self.resumed is not None:
+            trainer.optimizers[0].load_state_dict(self.resumed.optimizer)
+            trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.resumed.scheduler)
+            restore_random(self.resumed.random)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.checkpoint is not None and (self.checkpoint.is_due or self.stop.reason is not None):
+            train_s, started = self.train_s, time.perf_counter()
+            self.checkpoint.write(
+                step=self.validate.first_step + batch_idx + 1,
+                module=pl_module.state_dict(),
+                optimizer=trainer.optimizers[0].state_dict(),
+                scheduler=trainer.lr_scheduler_configs[0].scheduler.state_dict(),
+                evaluation=vars(self.validate.result),
+                train_s=train_s,
+            )
+            self.seconds += time.perf_counter() - started
+        self.stop.check()
+
+
 def fit(
     module: Pretraining,
     stream: TrainingStream,
@@ -156,29 +206,48 @@ def fit(
     *,
     accelerator: str,
     loggers: Iterable[Any] = (),
+    checkpoint: Checkpoint | None = None,
+    stop: StopRequest | None = None,
 ) -> tuple[Evaluation, float]:
     """Trains for the spec's steps; returns the evaluations and the seconds spent in training steps.
 
+    Args:
+        stream: from the step on that the checkpoint was resumed at.
+        checkpoint: where progress is kept, and gone on from if it was resumed.
+        stop: what may ask for an early end.
+
     Raises:
         Diverged: the loss is no longer finite.
+        Preempted: `stop` asked for it; the checkpoint is written.
     """
     spec = module.spec
+    resumed = checkpoint.resumed if checkpoint is not None else None
+    result = Evaluation()
+    if resumed is not None:
+        assert stream.first_step == resumed.step
+        module.load_state_dict(resumed.module)
+        result = Evaluation(**resumed.evaluation)
+        if resumed.step == spec.n_steps:
+            return result, resumed.train_s
     on_gpu = accelerator != "cpu"
-    validate = ValidateAtSteps(validation, spec.n_steps, spec.train.n_evaluations)
+    validate = ValidateAtSteps(
+        validation, spec.n_steps, spec.train.n_evaluations, first_step=stream.first_step, result=result
+    )
+    progress = KeepProgress(checkpoint, stop or StopRequest(), validate)
     trainer = pl.Trainer(
         accelerator=accelerator,
         devices=1,
-        max_steps=spec.n_steps,
+        max_steps=spec.n_steps - stream.first_step,
         precision="bf16-mixed" if on_gpu and spec.train.precision == "bf16_on_gpu" else "32-true",
         gradient_clip_val=spec.train.clip_norm,
         deterministic="warn" if on_gpu else True,
-        callbacks=[validate],
+        callbacks=[validate, progress],
+        plugins=[LightningEnvironment()],  # a trial is one process: Slurm's tasks are other trials
         logger=list(loggers),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    started = time.perf_counter()
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, train_dataloaders=stream)
@@ -188,4 +257,4 @@ def fit(
             raise
         signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from None
-    return validate.result, time.perf_counter() - started - validate.seconds
+    return result, progress.train_s

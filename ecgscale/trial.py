@@ -14,11 +14,12 @@ import logging
 import math
 import re
 import resource
-import time
+import sys
 import traceback
 import warnings
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from ecgscale.checkpoint import Checkpoint, checkpoint_path
 from ecgscale.conventions import CODE_LABELS
 from ecgscale.data.packing import packed
 from ecgscale.data.splits import TEST, TRAIN, VALIDATION, fraction_rows, split_rows
@@ -36,15 +38,17 @@ from ecgscale.data.store import PackedStore, open_store, store_name
 from ecgscale.data.stream import RecordSource, TrainingStream
 from ecgscale.errors import DataError, EcgscaleError
 from ecgscale.execution import Execution
+from ecgscale.failures import Diverged, FailureClass, classify, fingerprint
 from ecgscale.ladder import shape
 from ecgscale.models import build_encoder
 from ecgscale.objectives import build_objective
 from ecgscale.plan import planned
-from ecgscale.provenance import git_state, versions
+from ecgscale.preemption import EXIT_PREEMPTED, Preempted, StopRequest
+from ecgscale.provenance import driver_version, git_diff, git_state, host, public_argv, versions
 from ecgscale.results import LabelScore, RunRecord, Status, TaskScore, append, new_attempt
 from ecgscale.specs import TrialSpec
 from ecgscale.tracking import loggers
-from ecgscale.training import Diverged, Pretraining, evaluate, fit
+from ecgscale.training import Evaluation, Pretraining, evaluate, fit
 from ecgscale.transfer import Part, score_tasks
 
 
@@ -63,30 +67,65 @@ class _Outcome:
     train_s: float
 
 
-def run_trial(spec: TrialSpec, execution: Execution) -> RunRecord:
-    """Trains and scores one trial and publishes its row; a trial that raises leaves a row that says why."""
-    started_at, started = datetime.datetime.now(datetime.UTC), time.perf_counter()
+@dataclass(frozen=True)
+class _Failed:
+    """What a row says of how the trial ended; all null but the status when it completed."""
+
+    status: Status
+    reason: str | None = None
+    failure: FailureClass | None = None
+    bug: str | None = None
+
+
+def run_trial(
+    spec: TrialSpec,
+    execution: Execution,
+    stop: StopRequest | None = None,
+    may_publish: Callable[[], bool] = lambda: True,
+) -> RunRecord:
+    """Trains and scores one trial and publishes its row; a trial that raises leaves a row that says why.
+
+    Training goes on from a checkpoint of the same trial, if there is one, and ends with the same numbers.
+
+    Args:
+        stop: asked at every step and before the row is published; by default the signals of `preemption`.
+        may_publish: asked last of all; False when another attempt has taken this one's place.
+
+    Raises:
+        Preempted: it was asked to stop, or may not publish. There is no row; the same call goes on.
+    """
+    if stop is None:
+        with StopRequest().listening() as signals:
+            return run_trial(spec, execution, signals, may_publish)
+    started_at = datetime.datetime.now(datetime.UTC)
     attempt = new_attempt()
     device = _device()
     torch.set_num_threads(execution.threads)
-    status, reason, outcome = Status.COMPLETED, None, None
+    identity = {"trial": spec.trial_id, "kind of device": device.type}
+    identity |= {f"version of {name}": json.loads(versions()).get(name, "") for name in ("torch", "ecgscale")}
+    checkpoint = Checkpoint(checkpoint_path(execution.results, spec.trial_id), identity, execution.checkpoint_s)
+    outcome, failed = None, None
     try:
         with threadpool_limits(execution.threads):  # the read-outs' linear algebra, as well as torch
-            outcome = _train_and_score(spec, execution, device)
-    except Diverged as error:
-        status, reason = Status.DIVERGED, str(error)
-    except torch.cuda.OutOfMemoryError as error:
-        status, reason = Status.OUT_OF_MEMORY, str(error)
+            outcome = _train_and_score(spec, execution, device, checkpoint, stop)
+    except Preempted:
+        _release_memory()
+        raise
     except Exception as error:
-        reason = _without_folders(f"{type(error).__name__}: {error}", execution) + f"\n{_inner_frames(error)}"
-        status = Status.FAILED
-    record = _record(spec, execution, attempt, device, status, reason, outcome, started_at, started)
-    append(execution.results, record)
+        failed = _failed(error, execution)
+    record = _record(spec, execution, attempt, device, failed, outcome, started_at, checkpoint)
     _release_memory()
+    stop.check()
+    if append(execution.results, record, may_publish) is None:
+        raise Preempted("another attempt at it has taken its place")
+    if record.status in (Status.COMPLETED, Status.DIVERGED):  # after another failure it saves the training
+        checkpoint.remove()
     return record
 
 
-def _train_and_score(spec: TrialSpec, execution: Execution, device: torch.device) -> _Outcome:
+def _train_and_score(
+    spec: TrialSpec, execution: Execution, device: torch.device, checkpoint: Checkpoint, stop: StopRequest
+) -> _Outcome:
     with warnings.catch_warnings():
         # Lightning counsels worker processes and loggers; an in-memory store needs neither
         warnings.filterwarnings("ignore", module="lightning")
@@ -115,18 +154,33 @@ def _train_and_score(spec: TrialSpec, execution: Execution, device: torch.device
             VALIDATION: RecordSource(store, parts[VALIDATION], spec.labels),
             TEST: RecordSource(store, parts[TEST], spec.labels),
         }
-        stream = TrainingStream(sources[TRAIN], batch_size=spec.train.batch_size, n_steps=spec.n_steps, seed=spec.seed)
+        resumed = checkpoint.resume(store.header.fingerprint, module.state_dict())
+        stream = TrainingStream(
+            sources[TRAIN],
+            batch_size=spec.train.batch_size,
+            n_steps=spec.n_steps,
+            seed=spec.seed,
+            first_step=resumed.step if resumed is not None else 0,
+        )
         with loggers(execution.wandb, spec, execution.sweep, execution.results / "wandb") as active:
             evaluation, train_s = fit(
-                module, stream, sources[VALIDATION], accelerator=_accelerator(device), loggers=active
+                module,
+                stream,
+                sources[VALIDATION],
+                accelerator=_accelerator(device),
+                loggers=active,
+                checkpoint=checkpoint,
+                stop=stop,
             )
-        module.to(device)
-        id_loss_last, _ = evaluate(module, sources[TEST])
-        module.load_state_dict(evaluation.best_weights)
-        id_loss, logits = evaluate(module, sources[TEST])
-        if not (math.isfinite(id_loss) and math.isfinite(id_loss_last)):
-            raise Diverged(f"loss on test is {id_loss:g} with the best weights, {id_loss_last:g} with the last")
-        transfer = _transfer(spec, execution, module, store, parts)
+        with _kept_if_preempted(checkpoint, module, evaluation, train_s):
+            stop.check()
+            module.to(device)
+            id_loss_last, _ = evaluate(module, sources[TEST])
+            module.load_state_dict(evaluation.best_weights)
+            id_loss, logits = evaluate(module, sources[TEST])
+            if not (math.isfinite(id_loss) and math.isfinite(id_loss_last)):
+                raise Diverged(f"loss on test is {id_loss:g} with the best weights, {id_loss_last:g} with the last")
+            transfer = _transfer(spec, execution, module, store, parts, stop)
     return _Outcome(
         val_loss_best=evaluation.losses[evaluation.best],
         val_loss_last=evaluation.losses[-1],
@@ -138,6 +192,19 @@ def _train_and_score(spec: TrialSpec, execution: Execution, device: torch.device
         transfer=transfer,
         train_s=train_s,
     )
+
+
+@contextmanager
+def _kept_if_preempted(
+    checkpoint: Checkpoint, module: Pretraining, evaluation: Evaluation, train_s: float
+) -> Iterator[None]:
+    """Keeps a finished training when its scoring, within the block, is stopped."""
+    last_weights = {name: tensor.cpu().clone() for name, tensor in module.state_dict().items()}
+    try:
+        yield
+    except Preempted:
+        checkpoint.write(module.spec.n_steps, last_weights, {}, {}, vars(evaluation), train_s)
+        raise
 
 
 def _store(spec: TrialSpec, population: str, execution: Execution) -> PackedStore:
@@ -170,7 +237,12 @@ def _label_scores(labels: tuple[str, ...], test: RecordSource, logits: torch.Ten
 
 
 def _transfer(
-    spec: TrialSpec, execution: Execution, module: Pretraining, store: PackedStore, parts: dict[str, Any]
+    spec: TrialSpec,
+    execution: Execution,
+    module: Pretraining,
+    store: PackedStore,
+    parts: dict[str, Any],
+    stop: StopRequest,
 ) -> tuple[TaskScore, ...]:
     """Reads the frozen encoder out on every other population."""
     if not spec.probe.tasks or not spec.transfer_to:
@@ -178,6 +250,7 @@ def _transfer(
     source = {name: _part(module, store, rows) for name, rows in parts.items()} if spec.probe.fit_on == "source" else {}
     scores: list[TaskScore] = []
     for population in spec.transfer_to:
+        stop.check()
         target = _store(spec, population, execution)
         if spec.probe.fit_on == "source":
             populations = source | {TEST: _part(module, target, np.arange(len(target)))}
@@ -213,6 +286,17 @@ def _without_folders(message: str, execution: Execution) -> str:
     return re.sub(r"(?<![\w:/.])/(?:[^/\s'\"]+/)+", "", message)
 
 
+def _failed(error: Exception, execution: Execution) -> _Failed:
+    failure = classify(error)
+    reason = _without_folders(f"{type(error).__name__}: {error}", execution)
+    if failure is FailureClass.DIVERGED:
+        return _Failed(Status.DIVERGED, str(error), failure)
+    if failure is FailureClass.OUT_OF_MEMORY:
+        return _Failed(Status.OUT_OF_MEMORY, reason, failure)
+    place = f"{reason}\n{_inner_frames(error)}"
+    return _Failed(Status.FAILED, place, failure, fingerprint(error) if failure is FailureClass.BUG else None)
+
+
 def _inner_frames(error: Exception) -> str:
     """Where it happened: the last frames, files by name only, since no row holds a path."""
     frames = traceback.extract_tb(error.__traceback__)[-3:]
@@ -224,11 +308,10 @@ def _record(
     execution: Execution,
     attempt: str,
     device: torch.device,
-    status: Status,
-    reason: str | None,
+    failed: _Failed | None,
     outcome: _Outcome | None,
     started_at: datetime.datetime,
-    started: float,
+    checkpoint: Checkpoint,
 ) -> RunRecord:
     cost = planned(spec)
     commit, dirty = git_state()
@@ -251,20 +334,27 @@ def _record(
         n_records=spec.n_records,
         n_samples_seen=spec.n_samples_seen,
         train_flops=cost.train_flops,
-        status=status,
-        reason=reason,
+        **asdict(failed or _Failed(Status.COMPLETED)),
         loss_unit="nats" if spec.paradigm == "sl" else "mse",
         **(outcome.__dict__ if outcome is not None else {}),
-        wall_s=time.perf_counter() - started,
+        wall_s=checkpoint.wall_s,
+        n_resumes=checkpoint.n_resumes,
         peak_memory_bytes=int(peak),
         device=torch.cuda.get_device_name() if on_gpu else "cpu",
         threads=execution.threads,
         git_commit=commit,
         git_dirty=dirty,
+        git_diff=git_diff(),
         versions=versions(),
+        cuda_version=torch.version.cuda if on_gpu else None,
+        driver_version=driver_version() if on_gpu else None,
+        host=host(),
+        argv=execution.argv,
+        config_hash=execution.config_hash,
         data_fingerprint=json.dumps(spec.data_fingerprint, sort_keys=True),
         spec=spec.model_dump_json(),
         started_at=started_at,
+        ended_at=datetime.datetime.now(datetime.UTC),
     )
 
 
@@ -284,6 +374,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data directory; each population is a folder in it")
     parser.add_argument("--out", type=Path, required=True, help="results folder; the row is added to it")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--checkpoint-s", type=float, default=Execution.checkpoint_s, help="seconds; 0 for none by time"
+    )
     arguments = parser.parse_args()
     try:
         spec = TrialSpec.model_validate_json(arguments.spec.read_text())
@@ -291,8 +384,19 @@ def main() -> None:
             packed(arguments.data / population, spec.input)
     except (OSError, ValidationError, EcgscaleError) as error:
         raise SystemExit(f"error: {arguments.spec}: {error}") from None
-    execution = Execution(arguments.data, arguments.out, sweep=arguments.out.name, threads=arguments.threads)
-    record = run_trial(spec, execution)
+    execution = Execution(
+        arguments.data,
+        arguments.out,
+        sweep=arguments.out.name,
+        threads=arguments.threads,
+        argv=public_argv(sys.argv),
+        checkpoint_s=arguments.checkpoint_s,
+    )
+    try:
+        record = run_trial(spec, execution)
+    except Preempted as asked:
+        print(f"preempted ({asked}): the same command goes on from the checkpoint", file=sys.stderr)
+        raise SystemExit(EXIT_PREEMPTED) from None
     print(record.model_dump_json(indent=1, exclude={"spec", "versions"}))
     raise SystemExit(record.status != Status.COMPLETED)
 

@@ -18,6 +18,8 @@ COMMANDS = (
     "plan",
     "sweep",
     "status",
+    "show",
+    "retry",
     "fit-laws",
     "report",
 )
@@ -71,13 +73,42 @@ def test_sweep_without_its_population_names_folder_and_way_out(monkeypatch, caps
 
 def test_status_counts_and_explains(tmp_path, make_record):
     append(tmp_path / "x", make_record())
-    append(tmp_path / "x", make_record(trial_id="other", status="diverged", reason="loss is nan", id_loss=None))
+    diverged = {"label": "resnet-sl-60K-f1-k6-s0", "status": "diverged", "reason": "loss is nan", "id_loss": None}
+    append(tmp_path / "x", make_record(trial_id="other", **diverged))
     shown = runner.invoke(cli.app, ["status", str(tmp_path / "x")])
     assert "1 completed, 1 diverged" in shown.output
     assert "loss is nan" in shown.output
     machine = json.loads(runner.invoke(cli.app, ["status", str(tmp_path / "x"), "--json"]).output)
     assert machine["status"] == {"completed": 1, "diverged": 1}
     assert machine["not_completed"][0]["reason"] == "loss is nan"
+
+
+def test_retry_marks_and_the_status_says_so(tmp_path, make_record, monkeypatch, capsys):
+    append(tmp_path, make_record(status="failed", failure="bug", reason="KeyError: x", id_loss=None))
+    shown = runner.invoke(cli.app, ["retry", str(tmp_path), "--class", "infrastructure"])
+    assert shown.output == "0 marked\n"
+    shown = runner.invoke(cli.app, ["retry", str(tmp_path), "--class", "bug,data", "--label", "resnet-*"])
+    assert "resnet-sl-20K-f1-k6-s0 (0123456789ab): bug\n1 marked, the next `ecgscale sweep`" in shown.output
+    assert "1 marked to be tried again" in runner.invoke(cli.app, ["status", str(tmp_path)]).output
+    code, printed = run_main(monkeypatch, capsys, "retry", tmp_path, "--class", "bugs")
+    assert code == 2 and "'bugs' is not a valid FailureClass; failures are of class out_of_memory" in printed.err
+
+
+def test_show_prints_all_of_a_trial(tmp_path, make_record):
+    append(tmp_path, make_record(status="failed", failure="bug", bug="ab" * 6, reason="KeyError: x", id_loss=None))
+    spec = {"spec": json.dumps({"rung": "20K", "train": {"batch_size": 16}})}
+    facts = {"host": "abcdefabcdef", "git_diff": "f" * 64, "argv": json.dumps(["ecgscale", "sweep"])}
+    facts |= {"driver_version": "570.86.15", "cuda_version": "12.8", "config_hash": "fedcba987654"}
+    append(tmp_path, make_record(**spec, **facts))
+    shown = runner.invoke(cli.app, ["show", "resnet-sl-20K-f1-k6-s0", str(tmp_path)])
+    assert shown.exit_code == 0
+    for words in ("0.3 nats", "19,987 in the encoder", "215 records", "torch 2.13.0", "570.86.15", "12.8", "f" * 64):
+        assert words in shown.output
+    for words in ("abcdefabcdef", "fedcba987654", "ecgscale sweep", '{"batch_size": 16}', "male", "0.7400", "bug"):
+        assert words in shown.output
+    told = json.loads(runner.invoke(cli.app, ["show", "0123", str(tmp_path), "--json"]).output)
+    assert told["spec"]["train"] == {"batch_size": 16} and told["argv"] == ["ecgscale", "sweep"]
+    assert [attempt["status"] for attempt in told["attempts"]] == ["failed", "completed"]
 
 
 def test_fit_laws_prints_json_on_request(tmp_path, make_record):

@@ -29,12 +29,12 @@ def ecgscale(*arguments, expect=0):
 def test_grid_tiny_from_records_to_figures_and_again(tmp_path, data_dir):
     sweep = ("sweep", "sweeps/grid_tiny.yaml", "--data", data_dir, "--out", tmp_path / "r" / "grid_tiny")
     first = json.loads(ecgscale(*sweep, "--json").stdout)
-    assert first == {"n_trials": 24, "already_done": 0, "ended": {"completed": 24}}
+    assert first == {"n_trials": 24, "already_done": 0, "diverged_before": 0, "ended": {"completed": 24}}
     rows = {r.trial_id: r.id_loss for r in read(tmp_path / "r" / "grid_tiny")}
     assert len(rows) == 24
 
     again = json.loads(ecgscale(*sweep, "--json").stdout)
-    assert again == {"n_trials": 24, "already_done": 24, "ended": {}}
+    assert again == {"n_trials": 24, "already_done": 24, "diverged_before": 0, "ended": {}}
     assert "nothing is missing" in ecgscale(*sweep).stdout
 
     # a lost row is made again, with the same numbers

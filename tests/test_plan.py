@@ -1,7 +1,11 @@
 """A grid becomes the trials it promises, and their bill adds up."""
 
 import itertools
+import math
 import re
+import time
+from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -9,8 +13,10 @@ from ecgscale.conventions import CODE_LABELS
 from ecgscale.errors import SpecError
 from ecgscale.ladder import counts, decoder_counts, shape
 from ecgscale.plan import CPU_CORE, GPU, Population, makespan_s, plan, planned
-from ecgscale.specs import GridSpec
-from ecgscale.sweep import smoke_first
+from ecgscale.schedule import Job, simulate
+from ecgscale.spec_changes import spec_changes, standings
+from ecgscale.specs import GridSpec, load_grid
+from ecgscale.sweep import backlog, smoke_first
 
 
 @pytest.mark.parametrize(
@@ -164,3 +170,126 @@ def test_what_a_trial_says_of_itself_never_holds_a_clock_or_a_machine(tiny_plan)
     text = tiny_plan.specs[0].model_dump_json()
     assert not re.search(r"\d{4}-\d\d-\d\d", text)
     assert '"auto"' not in text
+
+
+def test_what_a_trial_reads_and_holds(tiny_grid):
+    for spec in plan(tiny_grid).specs:
+        cell = planned(spec, n_evaluated=10)
+        assert cell.bytes_read == (48 + 10) * 12 * 1024 * 2
+        assert cell.state_bytes == 16 * (cell.n_params + cell.n_params_head)
+        network = shape(spec.family, "20K", spec.input.shape)
+        assert cell.activation_bytes == 16 * 2 * counts(network, spec.input.shape).activation_floats
+        assert cell.memory_bytes > cell.state_bytes + cell.activation_bytes
+
+
+def test_small_trials_share_a_gpu_as_far_as_memory_and_time_allow(grid_from):
+    small = plan(grid_from({})).trials[0]
+    assert small.gpu_share(80) == 1 / 8
+    assert small.gpu_share(small.memory_bytes / 2**30 * 2.5) == 1 / 2
+    assert small.gpu_share(small.memory_bytes / 2**30 / 2) == 1
+
+
+# --- the schedule --------------------------------------------------------------------------------------------------
+
+
+def test_two_halves_run_side_by_side():
+    assert simulate([Job(4, 0.5), Job(4, 0.5)], 1).makespan_s == 4
+    assert simulate([Job(4, 0.5), Job(4, 0.5), Job(4, 0.5)], 1).makespan_s == 8
+
+
+def test_a_trial_that_needs_a_whole_device_is_not_starved():
+    """Without the reservation every half that ends makes room for another half, and the whole one comes last."""
+    halves = [Job(10, 0.5), Job(9, 0.5)] + [Job(1, 0.5)] * 40
+    whole = Job(8, 1.0)
+    found = simulate([*halves, whole], 1)
+    assert found.makespan_s == pytest.approx(10 + 8 + 20)
+    assert found.critical_s == 10
+
+
+def test_the_order_is_that_of_expectations_and_the_ends_are_the_true_ones():
+    jobs = [Job(1, true_s=10), Job(5, true_s=5), Job(4, true_s=5)]
+    assert simulate(jobs, 2).makespan_s == 15
+    assert simulate([Job(10), Job(5), Job(5)], 2).makespan_s == 10
+
+
+def test_no_schedule_beats_its_lower_bound():
+    random = Random(0)
+    for _ in range(100):
+        jobs = [Job(random.expovariate(1), 1 / random.randint(1, 4)) for _ in range(random.randint(1, 40))]
+        found = simulate(jobs, random.randint(1, 6))
+        assert found.lower_bound_s <= found.makespan_s + 1e-9 <= sum(job.seconds for job in jobs) + 2e-9
+
+
+@pytest.mark.parametrize("n_devices", [2, 4, 8, 16, 32])
+def test_a_sweep_of_540_trials_loses_little_to_bad_estimates(n_devices):
+    """Estimates off by a factor of e^N(0, 0.5), ten times over: the makespan stays within 2 % of the bound."""
+    grid = load_grid(Path("sweeps/grid_paper.yaml")).model_dump()
+    rungs = ["20K", "60K", "200K", "600K", "2M", "6M", "20M", "60M", "200M"]
+    grid["axes"] |= {"rung": rungs, "data_fraction": [1 / 64, 1 / 16, 1 / 4, 1 / 2, 1], "seed": [0, 1, 2]}
+    true_s = [t.gpu_s for t in plan(GridSpec.model_validate(grid)).trials]
+    assert len(true_s) == 540
+    ratios = []
+    for seed in range(10):
+        random = Random(seed)
+        found = simulate([Job(s * math.exp(random.gauss(0, 0.5)), 1.0, s) for s in true_s], n_devices)
+        ratios.append(found.makespan_s / found.lower_bound_s)
+    assert max(ratios) <= 1.02
+
+
+# --- new, done or changed ------------------------------------------------------------------------------------------
+
+
+def row_of(make_record, spec, **fields):
+    cell = {name: getattr(spec, name) for name in ("trial_id", "label", "arm", "rung", "data_fraction", "seed")}
+    return make_record(**cell, spec=spec.model_dump_json(), **fields)
+
+
+def test_a_changed_trial_says_which_fields(grid_from, make_record):
+    before = plan(grid_from({}))
+    rows = [row_of(make_record, spec) for spec in before.specs[:4]]
+    after = plan(grid_from({"batch_size: 16": "batch_size: 32"}))
+    found = standings(after.specs, rows)
+    changed = [s for s in found.values() if s.kind == "changed"]
+    assert len(changed) == 4
+    assert {s.kind for s in found.values()} == {"changed", "new"}
+    assert all("train.batch_size 16 → 32" in s.changes and "n_steps 3 → 2" in s.changes for s in changed)
+    assert all(len(s.changes) == 2 for s in changed)
+
+
+def test_done_and_failed_trials_are_told_apart(tiny_plan, make_record):
+    done, failed, new = tiny_plan.specs[:3]
+    rows = [row_of(make_record, done), row_of(make_record, failed, status="failed")]
+    found = standings((done, failed, new), rows)
+    assert [found[s.trial_id].kind for s in (done, failed, new)] == ["done", "failed", "new"]
+
+
+def test_another_label_set_is_compared_with_the_same_cell(grid_from, make_record):
+    before = plan(grid_from({}))
+    spec = next(s for s in before.specs if s.paradigm == "sl")
+    after = plan(grid_from({"[20K]": "[20K]\n  n_labels: [3]"}))
+    same_cell = next(s for s in after.specs if (s.arm, s.data_fraction) == (spec.arm, spec.data_fraction))
+    standing = standings([same_cell], [row_of(make_record, spec)])[same_cell.trial_id]
+    assert standing.kind == "changed" and len(standing.changes) == 1
+    assert standing.changes[0].startswith("labels [")
+
+
+def test_changes_name_tasks_and_fields_that_are_gone():
+    before = {"probe": {"tasks": [{"name": "age", "above": 65}]}, "old": 1, "same": [1, 2]}
+    after = {"probe": {"tasks": [{"name": "age", "above": 70}]}, "same": [1, 2], "added": {"x": None}}
+    assert spec_changes(before, after) == (
+        "probe.tasks[age].above 65 → 70",
+        "added.x absent → null",
+        "old 1 → absent",
+    )
+
+
+def test_ten_thousand_trials_are_planned_and_compared_in_seconds(grid_from, make_record):
+    """The figure is 5 s for the plan; here a tenth of it, so that a busy machine passes."""
+    seeds = ", ".join(map(str, range(125)))
+    grid = grid_from({"[20K]": f"[20K]\n  seed: [{seeds}]"})
+    started = time.perf_counter()
+    made = plan(grid)
+    backlog(made, None)
+    standings(made.specs, [row_of(make_record, spec) for spec in made.specs[:100]])
+    assert len(made.trials) == 1000
+    assert time.perf_counter() - started < 5

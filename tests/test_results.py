@@ -48,6 +48,14 @@ def test_a_row_of_a_failed_trial_comes_back_with_its_nulls(tmp_path, make_record
     assert read(tmp_path) == [record]
 
 
+def test_rows_from_before_failures_had_classes_are_read(tmp_path, make_record):
+    later = ("failure", "bug", "git_diff", "cuda_version", "driver_version", "host", "argv", "config_hash", "ended_at")
+    for n, status in enumerate(("completed", "diverged", "failed")):
+        path = append(tmp_path, make_record(trial_id=f"{n}", status=status))
+        pq.write_table(pq.read_table(path).drop_columns(list(later)), path)
+    assert [r.failure_class for r in sorted(read(tmp_path), key=lambda r: r.trial_id)] == [None, "diverged", None]
+
+
 def test_types_are_declared_whatever_the_row_holds(tmp_path, make_record):
     empty = pq.read_schema(append(tmp_path, make_record(**FAILED, git_commit=None, git_dirty=None)))
     full = pq.read_schema(append(tmp_path, make_record()))
@@ -118,8 +126,10 @@ def test_a_process_killed_while_writing_leaves_nothing_that_is_read(tmp_path, ma
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "foreign"])
-def test_a_row_that_can_not_be_read_is_named_with_the_way_out(tmp_path, make_record, damage):
-    append(tmp_path, make_record())
+def test_what_is_no_row_is_moved_away_with_a_note(tmp_path, make_record, damage):
+    """So that its trial runs again, and nothing is lost that somebody may want to look at."""
+    kept = make_record()
+    append(tmp_path, kept)
     path = append(tmp_path, make_record())
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-200])
@@ -129,9 +139,63 @@ def test_a_row_that_can_not_be_read_is_named_with_the_way_out(tmp_path, make_rec
         path.write_text("not a table")
     else:
         pq.write_table(pa.table({"loss": [0.1]}), path)
-    with pytest.raises(EcgscaleError, match=rf"{path.name}: not a readable row .*move it away") as caught:
+    damaged = path.read_bytes()
+    assert [row.attempt for row in read(tmp_path)] == [kept.attempt]
+    assert (tmp_path / "quarantine" / path.name).read_bytes() == damaged
+    assert list(results.quarantined(tmp_path)) == [path.name] and results.quarantined(tmp_path)[path.name]
+    assert [row.attempt for row in read(tmp_path)] == [kept.attempt]
+
+
+def test_a_row_of_a_newer_version_is_not_touched(tmp_path, make_record):
+    path = append(tmp_path, make_record(schema_version=results.SCHEMA_VERSION + 1))
+    with pytest.raises(EcgscaleError, match=rf"{path.name}: a row of version .*update"):
         read(tmp_path)
-    assert str(path) in str(caught.value)
+    assert path.exists() and results.quarantined(tmp_path) == {}
+
+
+def test_a_row_that_can_not_be_opened_is_named_and_not_moved(tmp_path, make_record, monkeypatch):
+    path = append(tmp_path, make_record())
+
+    def broken(self):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(results.Path, "read_bytes", broken)
+        with pytest.raises(EcgscaleError, match=rf"{path.name}: can't be read \(Input/output error\)"):
+            read(tmp_path)
+    assert len(read(tmp_path)) == 1
+
+
+def test_where_nothing_can_be_moved_the_file_is_named_with_the_way_out(tmp_path, make_record, monkeypatch):
+    path = append(tmp_path, make_record())
+    path.write_bytes(b"")
+
+    def read_only(self, *arguments, **options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(results.Path, "mkdir", read_only)
+    with pytest.raises(EcgscaleError, match=rf"{path.name}: not a readable row .*Read-only.*move it away"):
+        read(tmp_path)
+
+
+def test_a_folder_that_can_not_be_written_is_told_before_anything_starts(tmp_path, monkeypatch):
+    results.require_writable(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EcgscaleError, match=r"file: results can't be written there .*--out"):
+        results.require_writable(tmp_path / "file")
+
+    def read_only(self, content):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(results.Path, "write_bytes", read_only)
+    with pytest.raises(EcgscaleError, match="Read-only file system"):
+        results.require_writable(tmp_path)
+
+
+def test_a_row_that_may_not_be_published_leaves_nothing(tmp_path, make_record):
+    assert append(tmp_path, make_record(), may_publish=lambda: False) is None
+    assert files(tmp_path) == [] and read(tmp_path) == []
 
 
 # --- several rows --------------------------------------------------------------------------------------------------
@@ -166,7 +230,9 @@ def test_missing_is_planned_minus_completed_in_the_order_of_the_plan(tiny_grid, 
         make_record(trial_id=specs[2].trial_id, **FAILED | {"status": "diverged"}),
         make_record(trial_id="of another "),
     ]
-    assert missing(specs, rows) == specs[1:]
+    assert missing(specs, rows) == (specs[1], *specs[3:])  # what has diverged diverges again
+    assert missing(specs, rows, {rows[1].attempt}) == (specs[1], *specs[3:])
+    assert missing(specs, rows, {rows[2].attempt}) == specs[1:]
 
 
 def test_a_backlog_counts_what_is_done(tiny_grid, tmp_path, make_record):

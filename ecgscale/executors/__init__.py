@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ecgscale.failures import FailureClass
+from ecgscale.specs import TrialSpec
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -20,6 +23,20 @@ class Ended:
     wall_s: float
     id_loss: float | None
     reason: str | None
+    failure: str | None = None
+    bug: str | None = None
+
+
+def lost(spec: TrialSpec, reason: str) -> Ended:
+    """A trial that left no row: the machine's fault, not its own."""
+    return Ended(spec.trial_id, spec.label, "lost", 0.0, None, reason, FailureClass.INFRASTRUCTURE)
 
 
 Report = Callable[[Ended], None]
+
+Stop = Callable[[], bool]
+"""Asked before a trial is started: True leaves it and all that follow out. What runs already ends as usual."""
+
+
+def never() -> bool:
+    return False

@@ -4,18 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ecgscale.budget import Gate
 from ecgscale.execution import Execution
-from ecgscale.executors import Ended, Report
+from ecgscale.executors import Ended, Report, Stop, lost, never
+from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, left_out, of_row
+from ecgscale.leases import Leases
+from ecgscale.preemption import PREEMPTED, Preempted, StopRequest
+from ecgscale.results import completed_row
 from ecgscale.specs import TrialSpec
 from ecgscale.trial import run_trial
 
 
-def ended(spec: TrialSpec, execution: Execution) -> Ended:
-    """Runs one trial and returns what its row says, in a form that travels between processes."""
-    record = run_trial(spec, execution)
-    return Ended(record.trial_id, record.label, record.status, record.wall_s, record.id_loss, record.reason)
+def ended(
+    spec: TrialSpec, execution: Execution, leases: Leases | None = None, asked: StopRequest | None = None
+) -> Ended:
+    """Runs one trial, unless others do or have, and returns what its row says in a form that travels.
+
+    Args:
+        leases: of this process, if it keeps them from trial to trial.
+        asked: is told when this process was asked to stop meanwhile, however the trial ended.
+    """
+    leases = leases or Leases(execution.results, execution.lease_s)
+    lease = None
+    with StopRequest().listening() as stop:
+        try:
+            lease = leases.acquire(spec.trial_id, spec.label, on_lost=stop.request)
+            if lease is None:
+                return left_out(spec, LEASED_ELSEWHERE)
+            with lease:
+                row = completed_row(execution.results, spec.trial_id)  # since the sweep was planned
+                return of_row(row or run_trial(spec, execution, stop, lease.held))
+        except Preempted:
+            if lease is not None and lease.lost:
+                return left_out(spec, LEASED_ELSEWHERE)
+            if stop.reason is not None:
+                return left_out(spec, PREEMPTED)
+            return lost(spec, "the results folder could not be reached when its row was to be published")
+        except OSError as error:  # what the trial itself meets is in its row: here nothing could be written
+            return lost(spec, f"its row could not be written ({error.strerror or error})")
+        finally:
+            if asked is not None and stop.reason is not None and not (lease is not None and lease.lost):
+                asked.request(stop.reason)
 
 
-def run(specs: Sequence[TrialSpec], execution: Execution, report: Report) -> None:
-    for spec in specs:
-        report(ended(spec, execution))
+def run(
+    specs: Sequence[TrialSpec],
+    execution: Execution,
+    report: Report,
+    *,
+    stop: Stop = never,
+    gate: Gate | None = None,
+) -> None:
+    """Runs trials in the given order; those that others hold are reported as leased elsewhere."""
+    with StopRequest().listening() as asked:
+        for spec in specs:
+            if stop() or asked.reason is not None or (gate is not None and gate.refuses(spec.trial_id)):
+                return
+            end = ended(spec, execution, asked=asked)
+            if gate is not None:
+                gate.ended(spec.trial_id, end.wall_s)
+            if end.status == PREEMPTED:
+                return
+            report(end)

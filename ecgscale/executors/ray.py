@@ -12,10 +12,12 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from ecgscale.budget import Gate
 from ecgscale.execution import Execution
-from ecgscale.executors import Ended, Report
+from ecgscale.executors import Ended, Report, Stop, lost, never
 from ecgscale.specs import TrialSpec
 
 # Ray and Tune read these when they are imported
@@ -29,8 +31,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray import tune
 
-WORKER_DEATHS_FORGIVEN = 1
-"""How often a trial whose worker died is started again within one sweep."""
+WORKER_DEATHS_FORGIVEN = 0
+"""By Tune, which would start it again at once: `sweep.execute` does, after a pause."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,37 @@ def stop() -> None:
     ray.shutdown()
 
 
-def run(specs: Sequence[TrialSpec], execution: Execution, report: Report, *, trials_per_gpu: int = 1) -> None:
+def run(
+    specs: Sequence[TrialSpec],
+    execution: Execution,
+    report: Report,
+    *,
+    trials_per_gpu: int = 1,
+    stop: Stop = never,
+    gate: Gate | None = None,
+) -> None:
     """Runs trials on the connected cluster, in the given order as far as slots of one size keep it.
 
     Args:
         trials_per_gpu: how many trials share a GPU, when there are any.
+        gate: asked by every trial before it starts; it is up to date when this returns.
     """
     slot = {"CPU": float(execution.threads)}
     if ray.cluster_resources().get("GPU", 0):
         slot["GPU"] = 1.0 / trials_per_gpu
     scratch = (execution.results / f".tune-{os.getpid()}").absolute()
+    stopped = scratch / "stopped"
+    keeper = ray.remote(num_cpus=0)(_Keeper).remote(gate) if gate is not None else None
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(_train_in_named_task, specs=tuple(specs), execution=execution, slot=slot),
+            tune.with_parameters(
+                _train_in_named_task,
+                specs=tuple(specs),
+                execution=execution,
+                slot=slot,
+                stopped=stopped,
+                keeper=keeper,
+            ),
             # an empty first bundle: the trainable only waits for its task, which takes the second
             tune.PlacementGroupFactory([{}, slot]),
         ),
@@ -89,7 +109,7 @@ def run(specs: Sequence[TrialSpec], execution: Execution, report: Report, *, tri
             name="sweep",
             storage_path=str(scratch),
             verbose=0,
-            callbacks=[_Reporter(specs, report)],
+            callbacks=[_Reporter(specs, report, stop, stopped)],
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_FORGIVEN),
         ),
     )
@@ -97,16 +117,36 @@ def run(specs: Sequence[TrialSpec], execution: Execution, report: Report, *, tri
         tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if gate is not None and keeper is not None:
+        vars(gate).update(vars(ray.get(keeper.state.remote())))
+
+
+_LEFT_OUT = {"ended": None, "left_out": True}
+"""What Tune hears of a trial that was not started; of a result without any value it would print a line."""
 
 
 def _train_in_named_task(
-    config: dict[str, Any], specs: tuple[TrialSpec, ...], execution: Execution, slot: dict[str, float]
+    config: dict[str, Any],
+    specs: tuple[TrialSpec, ...],
+    execution: Execution,
+    slot: dict[str, float],
+    stopped: Path,
+    keeper: Any,
 ) -> None:
     """The trainable: waits for a task that is named like the trial and holds its slot."""
+    if stopped.exists():  # Tune can stop a sweep only by killing what runs
+        tune.report(_LEFT_OUT)
+        return
     spec = specs[config["number"]]
+    if keeper is not None and ray.get(keeper.refuses.remote(spec.trial_id)):
+        tune.report(_LEFT_OUT)
+        return
     task = _task.options(name=spec.label, num_cpus=slot["CPU"], num_gpus=slot.get("GPU", 0))
     # nested, because Tune writes keys of its own (`trial_id` among them) beside what is reported
-    tune.report({"ended": asdict(ray.get(task.remote(spec, execution)))})
+    end = ray.get(task.remote(spec, execution))
+    if keeper is not None:
+        ray.get(keeper.ended.remote(spec.trial_id, end.wall_s))
+    tune.report({"ended": asdict(end)})
 
 
 @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]
@@ -117,21 +157,44 @@ def _task(spec: TrialSpec, execution: Execution) -> Ended:
     return ended(spec, execution)
 
 
-class _Reporter(tune.Callback):  # type: ignore[misc]
-    """Passes every end on to the sweep."""
+class _Keeper:
+    """The gate, where all trials of the cluster can ask it."""
 
-    def __init__(self, specs: Sequence[TrialSpec], report: Report) -> None:
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+
+    def refuses(self, trial_id: str) -> str | None:
+        return self.gate.refuses(trial_id)
+
+    def ended(self, trial_id: str, wall_s: float) -> None:
+        self.gate.ended(trial_id, wall_s)
+
+    def state(self) -> Gate:
+        return self.gate
+
+
+class _Reporter(tune.Callback):  # type: ignore[misc]
+    """Passes every end on to the sweep, and the sweep's wish to stop to the trials that have not started."""
+
+    def __init__(self, specs: Sequence[TrialSpec], report: Report, stop: Stop, stopped: Path) -> None:
         self.specs = specs
         self.report = report
+        self.stop = stop
+        self.stopped = stopped
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for an experiment state that we throw away; a progress bar can't be pickled
         return {}
 
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if not self.stopped.exists() and self.stop():
+            self.stopped.parent.mkdir(parents=True, exist_ok=True)
+            self.stopped.touch()
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.report(Ended(**trial.last_result["ended"]))
+        if trial.last_result["ended"] is not None:
+            self.report(Ended(**trial.last_result["ended"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         spec = self.specs[trial.config["number"]]
-        reason = "its worker died (killed, or out of memory); `ecgscale sweep` again starts it again"
-        self.report(Ended(spec.trial_id, spec.label, "lost", 0.0, None, reason))
+        self.report(lost(spec, "its worker died (killed, or the machine ran out of memory)"))

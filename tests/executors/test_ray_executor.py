@@ -75,7 +75,8 @@ def test_losses_are_those_of_running_one_by_one_bit_for_bit(ran, specs, data_dir
 
 
 def test_nothing_is_left_of_tunes_own_folder(ran):
-    assert [p.name for p in ran[0].iterdir()] == ["rows"]
+    assert sorted(p.name for p in ran[0].iterdir()) == ["leases", "rows"]
+    assert list((ran[0] / "leases").iterdir()) == []
     assert all(p.suffix == ".parquet" for p in (ran[0] / "rows").iterdir())
 
 
@@ -124,4 +125,4 @@ def test_a_trial_whose_worker_dies_is_reported_and_the_rest_goes_on(cluster, spe
     assert len(killed) == 1 + cluster.WORKER_DEATHS_FORGIVEN
     assert by_id[short.trial_id].status == "completed"
     assert [r.trial_id for r in read(tmp_path / "tiny")] == [short.trial_id]
-    assert [p.name for p in (tmp_path / "tiny").iterdir()] == ["rows"]
+    assert sorted(p.name for p in (tmp_path / "tiny").iterdir()) == ["leases", "rows"]

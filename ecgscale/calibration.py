@@ -1,0 +1,237 @@
+"""What trials really take: seconds per step and per start-up, measured here, and what follows for cells never measured.
+
+A calibration is a JSON file that `ecgscale calibrate` writes, the rows of a results folder, or both: medians of all
+measurements of a cell. It holds device names and sizes, no path and no clock. A cell that was never measured is the
+device model of `plan`, times what the nearest measured cells on that device were off by.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ecgscale.errors import EcgscaleError
+from ecgscale.plan import CPU_CORE, GPU, Device, Origin, Plan, PlannedTrial, Work, records_evaluated, work
+from ecgscale.results import RunRecord, Status
+from ecgscale.specs import TrialSpec
+
+CALIBRATION_FILE = "calibration.json"
+SCHEMA_VERSION = 1
+N_NEIGHBOURS = 3
+OTHER_PARADIGM, OTHER_THREADS = 0.5, 1.0
+"""Distances between cells, as natural logarithms of the time per step; our assumption."""
+
+CPU = "cpu"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What has a time of its own: one network on one device, fed batches of one size."""
+
+    device: str
+    family: str
+    paradigm: str
+    rung: str
+    batch_size: int
+    input: str
+    """`n_samples/patch_samples`."""
+    precision: str
+    threads: int
+
+    @classmethod
+    def of(cls, spec: TrialSpec, device: str, threads: int) -> Cell:
+        size = f"{spec.input.n_samples}/{spec.input.patch_samples}"
+        precision = _precision(device, spec.train.precision)
+        batch = spec.train.batch_size
+        return cls(device, spec.family, spec.paradigm, spec.rung, batch, size, precision, _threads(device, threads))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One trial, or one probe by `calibrate`."""
+
+    cell: Cell
+    step_s: float
+    n_steps: int
+    """What `step_s` was averaged over, its weight: start-up is a small part of many steps."""
+    rest_s: float
+    """Everything but training steps."""
+    n_evaluated: float
+    """Records that were passed forward in `rest_s`."""
+    model_step_s: float
+    model_rest_s: float
+    """The device model's figures for the same work, so that ratios carry over to other cells."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Measurements, and the times they imply."""
+
+    measurements: tuple[Measurement, ...] = ()
+    _by_device: dict[str, dict[Cell, list[Measurement]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found: dict[str, dict[Cell, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
+        for measured in self.measurements:
+            found[measured.cell.device][measured.cell].append(measured)
+        object.__setattr__(self, "_by_device", {device: dict(cells) for device, cells in found.items()})
+
+    def __add__(self, other: Calibration) -> Calibration:
+        return Calibration(self.measurements + other.measurements)
+
+    @classmethod
+    def from_rows(cls, records: Iterable[RunRecord]) -> Calibration:
+        """What finished trials took. Rows of another version, or of a training in several pieces, are left out."""
+        return cls(tuple(m for m in map(_measured_by, records) if m is not None))
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Reads a file that `save` wrote.
+
+        Raises:
+            EcgscaleError: it is not there, or is no calibration.
+        """
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["schema_version"] != SCHEMA_VERSION:
+                raise ValueError(f"schema {found['schema_version']}, not {SCHEMA_VERSION}")
+            return cls(tuple(Measurement(**entry | {"cell": Cell(**entry["cell"])}) for entry in found["measurements"]))
+        except OSError as error:
+            raise EcgscaleError(f"{path}: can't be read ({error.strerror}); `ecgscale calibrate` writes it") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise EcgscaleError(f"{path}: not a calibration ({error}); `ecgscale calibrate` writes a new one") from None
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".tmp")
+        entries = [asdict(measured) for measured in self.measurements]
+        unfinished.write_text(json.dumps({"schema_version": SCHEMA_VERSION, "measurements": entries}, indent=1))
+        unfinished.replace(path)
+
+    @property
+    def gpu(self) -> str | None:
+        """The GPU that was measured most, which then stands for all."""
+        counted = Counter(m.cell.device for m in self.measurements if m.cell.device != CPU)
+        return counted.most_common(1)[0][0] if counted else None
+
+    def seconds(self, trial: PlannedTrial, device: Device) -> tuple[float, Origin]:
+        """Expected time of a trial on one core or one GPU, and where the figure comes from."""
+        name = CPU if device is CPU_CORE else self.gpu
+        cells = self._by_device.get(name, {}) if name is not None else {}
+        if not cells or name is None:
+            return trial.seconds(device), "assumed"
+        expected = work(device, trial.spec, trial.n_evaluated)
+        cell = Cell.of(trial.spec, name, threads=1)
+        of_this_cell = cells.get(cell)
+        if of_this_cell is not None:
+            return _combined(of_this_cell, expected, trial), "measured"
+        near = _nearest(cells, cell, expected)
+        step_ratio = statistics.median(m.step_s * _threads_factor(m.cell) / m.model_step_s for m in near)
+        rest_ratio = statistics.median(m.rest_s / m.model_rest_s for m in near)
+        return step_ratio * expected.step_s * expected.n_steps + rest_ratio * expected.rest_s, "scaled"
+
+    def applied(self, plan: Plan) -> Plan:
+        """The plan with these times, costliest first on the device that was measured."""
+        if not self.measurements:
+            return plan
+        memo: dict[Any, tuple[tuple[float, Origin], tuple[float, Origin]]] = {}
+        trials = []
+        for trial in plan.trials:
+            key = (Cell.of(trial.spec, "", 1), trial.spec.n_steps, trial.n_evaluated)  # seeds cost the same
+            if key not in memo:
+                memo[key] = (self.seconds(trial, CPU_CORE), self.seconds(trial, GPU))
+            (cpu_s, cpu_from), (gpu_s, gpu_from) = memo[key]
+            trials.append(replace(trial, cpu_s=cpu_s, cpu_from=cpu_from, gpu_s=gpu_s, gpu_from=gpu_from))
+        device = GPU if self.gpu is not None else CPU_CORE
+        trials.sort(key=lambda trial: (-trial.seconds(device), trial.spec.label))
+        return replace(plan, trials=tuple(trials))
+
+
+def measurement(
+    spec: TrialSpec,
+    *,
+    device: str,
+    threads: int,
+    step_s: float,
+    n_steps: int,
+    rest_s: float,
+    n_evaluated: float,
+) -> Measurement:
+    """A measurement, with the device model's figures for the same work beside it."""
+    model: Work = work(CPU_CORE if device == CPU else GPU, spec, n_evaluated)
+    cell = Cell.of(spec, device, threads)
+    return Measurement(cell, step_s, n_steps, rest_s, n_evaluated, model.step_s, model.rest_s)
+
+
+def _measured_by(record: RunRecord) -> Measurement | None:
+    if record.status != Status.COMPLETED or not record.train_s or record.train_s > record.wall_s:
+        return None
+    try:
+        spec = TrialSpec.model_validate_json(record.spec)
+    except ValueError:  # a row of an older or newer version says nothing of what is planned now
+        return None
+    elsewhere: dict[str, int] = {}
+    for score in record.transfer:
+        elsewhere[score.population] = max(elsewhere.get(score.population, 0), score.n_train + score.n_test)
+    return measurement(
+        spec,
+        device=record.device,
+        threads=record.threads,
+        step_s=record.train_s / spec.n_steps,
+        n_steps=spec.n_steps,
+        rest_s=record.wall_s - record.train_s,
+        n_evaluated=records_evaluated(spec, sum(elsewhere.values())),
+    )
+
+
+def _combined(measured: list[Measurement], expected: Work, trial: PlannedTrial) -> float:
+    """Medians over the measurements of one cell; what the rest takes depends on how much is evaluated."""
+    step_s = _weighted_median([(m.step_s, m.n_steps) for m in measured])
+    like_it = [m.rest_s for m in measured if math.isclose(m.n_evaluated, trial.n_evaluated, rel_tol=0.25)]
+    if like_it:
+        return step_s * expected.n_steps + statistics.median(like_it)
+    ratio = statistics.median(m.rest_s / m.model_rest_s for m in measured)
+    return step_s * expected.n_steps + ratio * expected.rest_s
+
+
+def _weighted_median(values: Iterable[tuple[float, float]]) -> float:
+    ordered = sorted(values)
+    half, passed = sum(weight for _, weight in ordered) / 2, 0.0
+    for value, weight in ordered:
+        passed += weight
+        if passed >= half:
+            return value
+    raise ValueError("a median of nothing")
+
+
+def _nearest(cells: Mapping[Cell, list[Measurement]], cell: Cell, expected: Work) -> list[Measurement]:
+    """Measurements of the cells nearest in time per step, of the same family if there are any."""
+    family = {c: m for c, m in cells.items() if c.family == cell.family} or cells
+
+    def distance(other: Cell) -> float:
+        steps = abs(math.log(family[other][0].model_step_s / expected.step_s))
+        threads = OTHER_THREADS * abs(math.log(other.threads / cell.threads))
+        return steps + threads + OTHER_PARADIGM * (other.paradigm != cell.paradigm)
+
+    near = sorted(family, key=lambda c: (distance(c), str(c)))[:N_NEIGHBOURS]
+    return [m for c in near if distance(c) <= distance(near[0]) + 1 for m in family[c]]
+
+
+def _threads_factor(cell: Cell) -> float:
+    """The device model is of one core; that threads add up is our assumption."""
+    return float(cell.threads)
+
+
+def _threads(device: str, threads: int) -> int:
+    """CPU threads hardly matter where a GPU computes."""
+    return threads if device == CPU else 1
+
+
+def _precision(device: str, precision: str) -> str:
+    return "fp32" if device == CPU else precision

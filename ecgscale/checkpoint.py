@@ -1,0 +1,229 @@
+"""The unfinished training of a trial in one file, from which it goes on as if it had never been interrupted.
+
+A file is whole or not there: it is written beside its place, synced, then renamed. One that is damaged, or of another
+trial, data or version, is set aside and said so; the trial then starts from the beginning. Loading runs no code of the
+file. A disk that is full costs the checkpoint, never the training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import random
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+MAGIC = b"ecgscale checkpoint 1\n"
+DIGEST_BYTES = hashlib.sha256().digest_size
+READ_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A training at the end of a step.
+
+    Attributes:
+        step: steps done.
+        evaluation: the fields of the `Evaluation` so far, the best weights among them.
+        train_s: seconds in training steps up to here, over all parts of the training.
+        random: states of the global generators; nothing draws from them today, but a new objective might (NumPy's is
+            banned from the code).
+        wall_s: seconds up to here, over all parts.
+        n_resumes: how often the training had been continued.
+    """
+
+    step: int
+    module: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    evaluation: dict[str, Any]
+    train_s: float
+    random: dict[str, Any]
+    wall_s: float
+    n_resumes: int
+
+
+class Checkpoint:
+    """Where one trial keeps its progress.
+
+    Args:
+        identity: what must be equal for a checkpoint to be of use: name → value.
+        every_s: seconds between checkpoints; 0 for none by time.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, str], every_s: float) -> None:
+        self.path = path
+        self.identity = dict(identity)
+        self.every_s = every_s
+        self.resumed: Progress | None = None
+        self._started = self._last = time.monotonic()
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds spent on the trial, those before it was continued included."""
+        return time.monotonic() - self._started + (self.resumed.wall_s if self.resumed else 0.0)
+
+    @property
+    def n_resumes(self) -> int:
+        return self.resumed.n_resumes + 1 if self.resumed else 0
+
+    @property
+    def is_due(self) -> bool:
+        return self.every_s > 0 and time.monotonic() - self._last >= self.every_s
+
+    def resume(self, data_fingerprint: str, module: Mapping[str, Tensor]) -> Progress | None:
+        """The progress to go on from, None to start from the beginning.
+
+        Args:
+            data_fingerprint: of the training records; becomes part of the identity.
+            module: the weights as they start, for names and shapes.
+        """
+        self.identity["data set"] = data_fingerprint
+        for left in self.path.parent.glob(f"{self.path.stem}.*.tmp"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        try:
+            content = _load(self.path)
+            differing = [name for name, value in self.identity.items() if content["identity"].get(name) != value]
+            if differing:
+                raise ValueError(f"it is of another {' and '.join(differing)}")
+            progress = Progress(**content["progress"])
+            if _shapes(progress.module) != _shapes(module):
+                raise ValueError("its weights are of another network")
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            self._set_aside(error)
+            return None
+        self.resumed = progress
+        return progress
+
+    def write(
+        self,
+        step: int,
+        module: dict[str, Tensor],
+        optimizer: dict[str, Any],
+        scheduler: dict[str, Any],
+        evaluation: dict[str, Any],
+        train_s: float,
+    ) -> bool:
+        """Replaces the checkpoint. False, with a warning, when it can't be written: the former one stays."""
+        fields = {"step": step, "module": dict(module), "optimizer": optimizer, "scheduler": scheduler}
+        fields |= {"evaluation": evaluation, "train_s": train_s, "random": _random_state()}
+        fields |= {"wall_s": self.wall_s, "n_resumes": self.n_resumes}
+        unfinished = self.path.with_suffix(f".{uuid.uuid4().hex[:12]}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as sink:
+                _save({"identity": self.identity, "progress": fields}, sink)
+            unfinished.replace(self.path)
+            _sync_folder(self.path.parent)
+        except (OSError, RuntimeError) as error:  # the latter is torch's
+            log.warning("no checkpoint of trial %s at step %d: %s", self.path.stem, step, error)
+            return False
+        finally:
+            unfinished.unlink(missing_ok=True)
+            self._last = time.monotonic()
+        return True
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def _set_aside(self, error: Exception) -> None:
+        aside = self.path.with_name(f"{self.path.name}.quarantined")
+        log.warning("%s: can't be continued from: %s; set aside as %s", self.path.name, error, aside.name)
+        self.path.replace(aside)
+
+
+def checkpoint_path(results: Path, trial_id: str) -> Path:
+    return results / "checkpoints" / f"{trial_id}.ckpt"
+
+
+def restore_random(state: Mapping[str, Any]) -> None:
+    """Sets the global generators to where they were."""
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def _random_state() -> dict[str, Any]:
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, list(internal), gauss],
+    }
+
+
+# --- the file: magic, SHA-256 of the rest, the rest as torch writes it ----------------------------------------------
+
+
+class _HashedSink:
+    """A file that is hashed while it is written, so that a large one is neither held in memory nor read again."""
+
+    def __init__(self, sink: BinaryIO) -> None:
+        self.sink = sink
+        self.hash = hashlib.sha256()
+
+    def write(self, piece: bytes) -> int:
+        self.hash.update(piece)
+        return self.sink.write(piece)
+
+    def flush(self) -> None:
+        self.sink.flush()
+
+
+def _save(content: dict[str, Any], sink: BinaryIO) -> None:
+    sink.write(MAGIC + bytes(DIGEST_BYTES))
+    hashed = _HashedSink(sink)
+    try:
+        torch.save(content, hashed)  # type: ignore[arg-type]
+    except RuntimeError as error:  # torch can't close its archive on a full disk either, and says that instead
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+    sink.seek(len(MAGIC))
+    sink.write(hashed.hash.digest())
+    sink.flush()
+    os.fsync(sink.fileno())
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Tensors on the CPU, whatever device they were on."""
+    with path.open("rb") as source:
+        if source.read(len(MAGIC)) != MAGIC:
+            raise ValueError("it is no checkpoint of this version of ecgscale")
+        digest = source.read(DIGEST_BYTES)
+        found = hashlib.sha256()
+        while piece := source.read(READ_BYTES):
+            found.update(piece)
+        if found.digest() != digest:
+            raise ValueError("its checksum is wrong")
+        source.seek(len(MAGIC) + DIGEST_BYTES)
+        content: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+    return content
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename last through a loss of power."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -1,0 +1,238 @@
+"""Worker processes that agree through the results folder alone: no server, any number, on any machines that see it.
+
+Each takes the first trial, in starting order, that has no row and that nobody else holds, runs it, and looks again,
+until every trial has ended somewhere. A worker that is killed is missed by nobody: its lease runs out, and another goes
+on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from ecgscale.budget import Gate
+from ecgscale.errors import EcgscaleError
+from ecgscale.execution import Execution
+from ecgscale.executors import Ended, Report, Stop, lost, never
+from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, Elsewhere
+from ecgscale.leases import Leases
+from ecgscale.preemption import PREEMPTED, StopRequest
+from ecgscale.specs import TrialSpec
+
+LOOK_S = 1.0
+"""Between two looks at the folder, while others hold all that is left. Our choice."""
+
+OWNERS_LOST = 3
+"""A trial that so many workers have died of is left alone by this command. Our choice."""
+
+DEATHS_WITHOUT_AN_END = 3
+"""So many deaths per worker, while no trial ends, are not chance: no more workers are started. Our choice."""
+
+_spawn = multiprocessing.get_context("spawn")  # not forked: a child must load torch and CUDA for itself
+
+
+def run(
+    specs: Sequence[TrialSpec],
+    execution: Execution,
+    report: Report,
+    *,
+    processes: int = 1,
+    stop: Stop = never,
+    gate: Gate | None = None,
+) -> None:
+    """Works until every trial has ended, here or elsewhere, and reports each end once.
+
+    Returns early when asked to stop: by `stop`, what runs then ends; by a signal of `preemption`, what runs then keeps
+    its checkpoint.
+
+    Args:
+        processes: workers on this machine; they take its GPUs in turn. With 1 it is this process itself.
+        gate: of one process; several can't share it.
+
+    Raises:
+        EcgscaleError: a gate for several processes.
+    """
+    lost_before = Leases(execution.results).generations()
+    if processes == 1:
+        _work(specs, execution, lost_before, report, stop, gate)
+    elif gate is not None:
+        raise EcgscaleError("a budget or a deadline needs --executor ray or inprocess, or --processes 1")
+    else:
+        _Crew(tuple(specs), execution, lost_before, report, stop, processes).work()
+
+
+def _work(
+    specs: Sequence[TrialSpec],
+    execution: Execution,
+    lost_before: dict[str, int],
+    report: Report,
+    stop: Stop,
+    gate: Gate | None = None,
+) -> None:
+    from ecgscale.executors.inprocess import ended  # brings torch along
+
+    elsewhere = Elsewhere(execution)
+    left = {spec.trial_id: spec for spec in specs}
+
+    def end_with(end: Ended) -> None:
+        del left[end.trial_id]
+        report(end)
+
+    with StopRequest().listening() as signals:
+        while left:
+            ends, free = elsewhere.look(left.values())
+            for end in ends:
+                end_with(end)
+            generations = elsewhere.leases.generations()
+            for spec in free:
+                if stop() or signals.reason is not None:
+                    return
+                if generations.get(spec.trial_id, 0) - lost_before.get(spec.trial_id, 0) >= OWNERS_LOST:
+                    end_with(lost(spec, f"{OWNERS_LOST} workers died while they ran it (killed, or out of memory)"))
+                    continue
+                if gate is not None and gate.refuses(spec.trial_id):
+                    return
+                end = ended(spec, execution, elsewhere.leases, signals)
+                if gate is not None:
+                    gate.ended(spec.trial_id, end.wall_s)
+                if end.status == PREEMPTED:
+                    return
+                if end.status != LEASED_ELSEWHERE:
+                    end_with(end)
+                    break
+            else:
+                if stop() or signals.reason is not None:
+                    return
+                if left:
+                    time.sleep(min(LOOK_S, elsewhere.leases.beat_s))
+
+
+# --- several on one machine ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Member:
+    process: SpawnProcess
+    ends: Connection
+
+
+@dataclass
+class _Crew:
+    """The workers of one command: starts another when one is killed, and passes every end on once."""
+
+    specs: tuple[TrialSpec, ...]
+    execution: Execution
+    lost_before: dict[str, int]
+    report: Report
+    stop: Stop
+    n: int
+    members: dict[int, _Member] = field(default_factory=dict)
+    reported: set[str] = field(default_factory=set)
+    deaths: int = 0
+
+    def work(self) -> None:
+        with StopRequest().listening() as signals:
+            try:
+                for number in range(self.n):
+                    self._start(number)
+                while self.members:
+                    if signals.reason is not None:
+                        self._ask_to_stop()
+                    elif self.stop():
+                        self._let_end()
+                    self._take_ends(LOOK_S)
+            except BaseException:  # Ctrl-C, or a bug in `report`
+                self._ask_to_stop()
+                for member in self.members.values():
+                    member.process.join()
+                raise
+
+    def _start(self, number: int) -> None:
+        ends, sink = _spawn.Pipe()
+        left = tuple(spec for spec in self.specs if spec.trial_id not in self.reported)
+        process = _spawn.Process(target=_child, args=(number, sink, left, self.execution, self.lost_before))
+        process.start()
+        sink.close()  # so that the pipe ends with the child
+        self.members[number] = _Member(process, ends)
+
+    def _ask_to_stop(self) -> None:
+        self.n = 0  # nobody is started again
+        for member in self.members.values():
+            member.process.terminate()
+
+    def _let_end(self) -> None:
+        self.n = 0
+        for member in self.members.values():
+            with suppress(OSError):  # it has ended
+                member.ends.send(None)
+
+    def _take_ends(self, timeout_s: float) -> None:
+        numbers = {id(member.ends): number for number, member in self.members.items()}
+        for ready in wait([member.ends for member in self.members.values()], timeout_s):
+            number = numbers[id(ready)]
+            try:
+                self._note(self.members[number].ends.recv())
+            except (EOFError, OSError):  # also what a killed child left half sent
+                self._see_off(number)
+
+    def _note(self, end: Ended) -> None:
+        self.deaths = 0
+        if end.trial_id not in self.reported:
+            self.reported.add(end.trial_id)
+            self.report(end)
+
+    def _see_off(self, number: int) -> None:
+        member = self.members.pop(number)
+        member.ends.close()
+        member.process.join()
+        code = member.process.exitcode
+        if code is not None and code < 0 and self.n and len(self.reported) < len(self.specs):
+            self.deaths += 1
+            if self.deaths <= DEATHS_WITHOUT_AN_END * self.n:
+                self._start(number)
+
+
+def _child(
+    number: int, sink: Connection, specs: tuple[TrialSpec, ...], execution: Execution, lost_before: dict[str, int]
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent asks us to stop
+    _take_gpu(number)
+    with _stopped_with_parent(), suppress(BrokenPipeError):
+        _work(specs, execution, lost_before, sink.send, sink.poll)  # all the parent ever says is: no more
+
+
+def _take_gpu(number: int) -> None:
+    """One of the GPUs this process may see, before CUDA is loaded."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = told.split(",") if told else [str(k) for k, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    if told != "" and gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+
+
+@contextmanager
+def _stopped_with_parent() -> Iterator[None]:
+    """Within the block, the death of the parent asks this process to stop, as the parent itself would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    done = threading.Event()
+
+    def watch(sentinel: int, is_done: Callable[[], bool]) -> None:
+        while not is_done():
+            if wait([sentinel], LOOK_S):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    threading.Thread(target=watch, args=(parent.sentinel, done.is_set), daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
