@@ -37,6 +37,9 @@ app.add_typer(export_app, name="export")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 SweepFile = Annotated[Path, typer.Argument(help="A sweep file, for example sweeps/grid_small.yaml.")]
 Results = Annotated[Path, typer.Argument(help="A results folder, for example results/grid_small.")]
+CheckpointSeconds = Annotated[
+    float, typer.Option(min=0, help="Write a trial's progress this often; 0 for only when it is told to stop.")
+]
 LeaseSeconds = Annotated[
     float,
     typer.Option(min=1, help="Take over a trial whose owner elsewhere has shown no sign of life for so many seconds."),
@@ -167,6 +170,7 @@ def sweep(
     ] = False,
     processes: Annotated[int, typer.Option(min=1, help="With --executor worker: how many, on this machine.")] = 1,
     lease: LeaseSeconds = 60.0,
+    checkpoint_s: CheckpointSeconds = 300.0,
     as_json: Json = False,
 ) -> None:
     """Run every trial of a sweep that has no completed row yet. Safe to run twice, and after any crash.
@@ -210,6 +214,7 @@ def sweep(
             threads,
             mode,
             lease_s=lease,
+            checkpoint_s=checkpoint_s,
             argv=public_argv(sys.argv),
             config_hash=grid.identity(),
         )
@@ -263,6 +268,7 @@ def work(
         bool, typer.Option("--skip-bad", help="Leave out records that are all zero or not a number.")
     ] = False,
     lease: LeaseSeconds = 60.0,
+    checkpoint_s: CheckpointSeconds = 300.0,
     as_json: Json = False,
 ) -> None:
     """Work on a sweep together with all others that see the results folder; needs no server and no Ray.
@@ -282,6 +288,7 @@ def work(
         wandb=wandb,
         skip_bad=skip_bad,
         lease=lease,
+        checkpoint_s=checkpoint_s,
         as_json=as_json,
     )
 
