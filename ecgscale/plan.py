@@ -144,10 +144,6 @@ class Plan:
         jobs = [Job(t.seconds(device)) for t in self.trials]
         return simulate(jobs, n_devices)
 
-    def makespan_s(self, n_devices: int, device: Device) -> float:
-        """Time from the first start to the last end when trials run longest first, each with a device of its own."""
-        return makespan_s([t.seconds(device) for t in self.trials], n_devices)
-
 
 def plan(grid: GridSpec, populations: Mapping[str, Population] | None = None) -> Plan:
     """Resolves every cell of a grid.

@@ -154,7 +154,7 @@ def test_more_work_costs_more(grid_from):
 def test_the_makespan_shrinks_with_devices_down_to_the_longest_trial(grid_from):
     made = plan(grid_from({"[20K]": "[20K, 200K]"}))
     for device, seconds in ((CPU_CORE, [t.cpu_s for t in made.trials]), (GPU, [t.gpu_s for t in made.trials])):
-        spans = [made.makespan_s(k, device) for k in (1, 2, 4, 64)]
+        spans = [made.schedule(k, device).makespan_s for k in (1, 2, 4, 64)]
         assert spans[0] == pytest.approx(sum(seconds))
         assert spans == sorted(spans, reverse=True)
         assert spans[-1] == pytest.approx(max(seconds))

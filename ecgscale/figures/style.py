@@ -177,27 +177,26 @@ def log_limits(values: Iterable[float], share: float = 0.06) -> tuple[float, flo
 def log_x(axis: Axes, values: Iterable[float], share: float = 0.06, *, levels: bool = True) -> None:
     """A logarithmic x axis around values, with ticks at their levels or at round numbers."""
     values = list(values)
-    limits = log_limits(values, share)
     axis.set_xscale("log")
-    if limits is not None:
+    if (limits := log_limits(values, share)) is not None:
         axis.set_xlim(limits)
-        if levels:
-            mark_values(axis.xaxis, values)
-        else:
-            mark_range(axis.xaxis, *limits)
+        _mark(axis.xaxis, values, limits, levels)
 
 
 def log_y(axis: Axes, values: Iterable[float], share: float = 0.1, *, levels: bool = False) -> None:
     """A logarithmic y axis around values, with round ticks or, for levels of a grid, with those."""
     values = list(values)
-    limits = log_limits(values, share)
     axis.set_yscale("log")
-    if limits is not None:
+    if (limits := log_limits(values, share)) is not None:
         axis.set_ylim(limits)
-        if levels:
-            mark_values(axis.yaxis, values)
-        else:
-            mark_range(axis.yaxis, *limits)
+        _mark(axis.yaxis, values, limits, levels)
+
+
+def _mark(axis: Axis, values: Sequence[float], limits: tuple[float, float], levels: bool) -> None:
+    if levels:
+        mark_values(axis, values)
+    else:
+        mark_range(axis, *limits)
 
 
 def label_ends(axis: Axes, ends: Mapping[str, float], colours: Mapping[str, Any], heading: str) -> None:
