@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -273,14 +274,48 @@ class TrainSpec(Recipe):
         return Recipe(**self.model_dump(include=set(Recipe.model_fields)))
 
 
+class ReadOutRecipe(Spec):
+    """How a read-out is trained that has no closed optimum: AdamW, cosine decay to zero, the best of a few validations.
+
+    Short and the same for every encoder (our choice).
+    """
+
+    n_steps: int = Field(default=400, gt=0)
+    batch_size: int = Field(default=64, gt=1)
+    learning_rate: float = Field(default=1e-2, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    n_evaluations: int = Field(default=5, gt=0)
+    """How often the validation loss is taken; each target keeps its best."""
+
+
+class FineTuningRecipe(ReadOutRecipe):
+    """The same for a read-out that changes the encoder as well."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+
+
 class ProbeSpec(Spec):
-    """The linear read-out on other populations: frozen encoder, L2 chosen on validation patients."""
+    """What is read out on other populations, and how: a linear read-out of the frozen encoder, its L2 chosen on
+    validation patients, and what is asked for beside it."""
 
     tasks: tuple[Task, ...] = ()
     fit_on: Literal["target", "source"] = "target"
     """Whose training patients the read-out is fitted to: those of the population it is tested on, or those of the
     pre-training population, for test sets too small to be split; then every record of them is tested on."""
     l2: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
+    label_fractions: tuple[DataFraction, ...] = (1.0,)
+    """Few-shot curves: the shares of a task's training patients whose labels are used; one of them is 1."""
+    attentive: ReadOutRecipe | None = None
+    """A learned query over the frozen encoder's tokens; `{}` for the recipe as it is."""
+    fine_tuning: FineTuningRecipe | None = None
+    """The whole encoder, once per task and label fraction; `{}` for the recipe as it is."""
+
+    @field_validator("label_fractions")
+    @classmethod
+    def _all_labels_are_used_once(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(fractions)) < len(fractions) or 1 not in fractions:
+            raise ValueError("label_fractions name each share once, and 1 among them")
+        return fractions
 
     @field_validator("tasks")
     @classmethod
@@ -375,9 +410,14 @@ class TrialSpec(Spec):
     train: Recipe
     probe: ProbeSpec
 
-    @property
+    @cached_property
     def trial_id(self) -> str:
         return self.identity()
+
+    def model_copy(self, **options: Any) -> Self:
+        copied = super().model_copy(**options)
+        vars(copied).pop("trial_id", None)  # another trial may have come of it
+        return copied
 
     @property
     def arm(self) -> str:

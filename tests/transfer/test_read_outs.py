@@ -1,5 +1,6 @@
-"""Linear read-outs with known answers: separable features, pure noise, missing and useless targets."""
+"""Linear read-outs with known answers: separable features, pure noise, few labels, missing and useless targets."""
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,8 @@ from ecgscale.data.splits import TEST, TRAIN, VALIDATION
 from ecgscale.errors import DataError
 from ecgscale.results import TaskScore
 from ecgscale.specs import ProbeSpec, TaskSpec
-from ecgscale.transfer import Part, score_tasks
+from ecgscale.transfer import Part, beside, score_tasks, score_zero_shot
+from ecgscale.transfer.targets import labelled
 
 SIZES = {TRAIN: 400, VALIDATION: 200, TEST: 400}
 
@@ -184,7 +186,8 @@ def test_a_multilabel_task_is_read_out_column_by_column():
     assert af.auroc > 0.99 and mi.auroc > 0.99
     assert st.loss is None and st.reason  # a column of one value is marked, and spoils no other
     (alone,) = score(parts, AF)
-    assert alone == af.model_copy(update={"task": "AF"})
+    for name in ("loss", "auroc", "auroc_low", "auroc_high", "auprc", "l2", "constant_loss"):
+        assert getattr(alone, name) == pytest.approx(getattr(af, name), rel=1e-6)
 
 
 def test_columns_of_a_multilabel_task_lack_values_each_by_itself():
@@ -239,6 +242,133 @@ def test_numbers_have_their_error_in_their_unit():
     parts = make_parts(age=lambda rng, x: 60 + 15 * x[:, 1] + rng.choice([-4.0, 4.0], len(x)))
     (found,) = score(parts, AGE.model_copy(update={"unit": "years"}))
     assert found.mae == pytest.approx(4, abs=0.3) and found.unit == "years"
+
+
+# --- marks and intervals -------------------------------------------------------------------------------------------
+
+
+def test_every_score_has_its_interval():
+    parts = make_parts(AF=lambda rng, x: x[:, 0] + rng.normal(size=len(x)) > 1, age=lambda rng, x: 60 + 15 * x[:, 1])
+    af, age = score(parts, AF, AGE)
+    assert af.loss_low < af.loss < af.loss_high
+    assert af.auroc_low < af.auroc < af.auroc_high
+    assert af.n_test_positive / af.n_test < af.auprc_low < af.auprc < af.auprc_high
+    assert age.loss_low < age.loss < age.loss_high and age.auroc_low is age.auprc is None
+
+
+def test_intervals_are_those_of_patients_not_of_records():
+    """Every test record three times: one patient's three records tell no more than one."""
+    parts = make_parts(AF=lambda rng, x: x[:, 0] + rng.normal(size=len(x)) > 1)
+    (before,) = score(parts, AF)
+    test = Part(np.repeat(parts[TEST].features, 3, axis=0), parts[TEST].exams.loc[np.repeat(np.arange(400), 3)])
+    same_patients = Part(test.features, test.exams.assign(patient_id=np.repeat(np.arange(400), 3)))
+    (records,), (patients,) = (score(parts | {TEST: part}, AF) for part in (test, same_patients))
+    width = before.auroc_high - before.auroc_low
+    assert patients.auroc_high - patients.auroc_low == pytest.approx(width, rel=1e-6)
+    assert records.auroc_high - records.auroc_low == pytest.approx(width / math.sqrt(3), rel=0.15)
+
+
+@pytest.mark.parametrize(("n_positive", "few"), [(4, True), (5, False), (395, False), (396, True)])
+def test_tasks_with_few_test_records_of_a_class_are_marked(n_positive, few):
+    parts = make_parts(AF=lambda rng, x: x[:, 0] > 0)
+    parts[TEST] = Part(parts[TEST].features, parts[TEST].exams.assign(AF=np.arange(400) < n_positive))
+    (found,) = score(parts, AF)
+    assert found.few_positives == few and found.loss is not None
+    (age,) = score(make_parts(age=lambda rng, x: 60 + x[:, 1]), AGE)
+    assert not age.few_positives
+
+
+def test_whether_a_task_is_seen_is_the_grids_matter_and_what_was_trained_on_the_encoders():
+    parts = make_parts(AF=lambda rng, x: x[:, 0] > 0, SB=lambda rng, x: x[:, 1] > 0)
+    tasks = ProbeSpec(tasks=(AF, TaskSpec(name="SB", column="SB")))
+    for trained_on, expected in ((("AF",), [True, False]), ((), [False, False]), (None, [None, None])):
+        found = score_tasks("B", parts, tasks, seen_labels=("AF", "SB"), trained_on=trained_on)
+        assert [s.seen for s in found] == [True, True]
+        assert [s.trained_on for s in found] == expected
+
+
+def test_a_feature_that_could_not_be_measured_counts_as_its_mean():
+    parts = make_parts(AF=lambda rng, x: x[:, 0] > 0)
+    (whole,) = score(parts, AF)
+    rng = np.random.default_rng(1)
+    holed = {
+        n: Part(np.where(rng.random(p.features.shape) < 0.2, np.nan, p.features), p.exams) for n, p in parts.items()
+    }
+    never = {n: Part(np.hstack([p.features, np.full((len(p.features), 1), np.nan)]), p.exams) for n, p in parts.items()}
+    (found,), (same,) = score(holed, AF), score(never, AF)
+    assert whole.loss < found.loss < 0.6 * found.constant_loss
+    assert same.loss == pytest.approx(whole.loss, rel=1e-6)
+
+
+# --- few labels ----------------------------------------------------------------------------------------------------
+
+FRACTIONS = (1 / 16, 1 / 4, 1.0)
+
+
+def test_a_few_shot_curve_falls_and_ends_at_the_read_out_of_every_label():
+    parts = make_parts(width=20, AF=lambda rng, x: x[:, 0] - x[:, 3] + 0.5 * rng.normal(size=len(x)) > 1)
+    few, some, every = score(parts, AF, label_fractions=FRACTIONS)
+    assert [s.label_fraction for s in (few, some, every)] == list(FRACTIONS)
+    assert [s.is_main for s in (few, some, every)] == [False, False, True]
+    assert (few.n_train, some.n_train, every.n_train) == (pytest.approx(25, abs=1), pytest.approx(100, abs=1), 400)
+    assert few.loss > some.loss > every.loss
+    (alone,) = score(parts, AF)
+    assert every.loss == pytest.approx(alone.loss, rel=1e-9)
+
+
+def test_a_smaller_share_of_labels_lies_within_every_larger_one_and_has_its_part_of_the_rare_class():
+    exams = pd.DataFrame({"patient_id": np.arange(1600) // 2})
+    rare = (np.arange(1600) // 2 % 25 == 0).astype(float)  # 32 patients, 64 records
+    rare[100:140] = np.nan
+    drawn = [labelled(rare, exams, fraction, "binary", "AF") for fraction in (1 / 16, 1 / 4, 1 / 2, 1.0)]
+    for small, large in itertools.pairwise(drawn):
+        assert set(small) < set(large)
+    for rows, fraction in zip(drawn, (1 / 16, 1 / 4, 1 / 2), strict=False):
+        assert len(rows) == pytest.approx(1560 * fraction, abs=4)
+        assert rare[rows].sum() == pytest.approx(np.nansum(rare) * fraction, abs=2)
+        assert len({*exams["patient_id"][rows]}) == len(rows) / 2  # with all exams of a patient, or with none
+    other = labelled(rare, exams, 1 / 4, "binary", "SB")
+    assert set(other) != set(drawn[1])
+
+
+def test_too_few_labels_are_a_reason_and_the_rest_of_the_curve_stands():
+    parts = make_parts(AF=lambda rng, x: np.arange(len(x)) % 100 == 0)
+    few, every = score(parts, AF, label_fractions=(1 / 64, 1.0))
+    assert few.loss is None and few.reason == "every training record has the same value"
+    assert every.loss is not None
+
+
+# --- beside --------------------------------------------------------------------------------------------------------
+
+
+def test_scores_stand_beside_those_of_the_untrained_encoder_and_of_hand_made_features():
+    parts = make_parts(AF=lambda rng, x: x[:, 0] > 0, SB=lambda rng, x: x[:, 1] > 0)
+    noise = {n: Part(np.random.default_rng(2).normal(size=p.features.shape), p.exams) for n, p in parts.items()}
+    tasks = (AF, TaskSpec(name="SB", column="SB"))
+    own, random = score(parts, *tasks, label_fractions=(0.25, 1.0)), score(noise, *tasks)
+    found = beside(own, random=random, handmade=score(parts, AF))
+    for before, after in zip(own, found, strict=True):
+        assert after.loss == before.loss
+        assert (after.random_loss is not None) == (after.label_fraction == 1)
+        assert (after.handmade_loss is not None) == (after.label_fraction == 1 and after.task == "AF")
+    assert found[1].random_auroc == pytest.approx(0.5, abs=0.1)
+    assert found[1].handmade_loss == pytest.approx(own[1].loss, rel=1e-6)
+
+
+def test_the_supervised_head_is_scored_as_it_is_on_the_labels_it_was_trained_on():
+    parts = make_parts(AF=lambda rng, x: x[:, 0] > 0, SB=lambda rng, x: x[:, 1] > 0, ST=lambda rng, x: x[:, 2] > 0)
+    three = TaskSpec(name="three", kind="multilabel", columns=("AF", "SB", "ST"))
+    probe = ProbeSpec(tasks=(three, TaskSpec(name="male", column="AF")), label_fractions=(0.5, 1.0))
+    exams = {name: part.exams for name, part in parts.items()}
+    logits = 3 * parts[TEST].features[:, [1, 0]]
+    labels = {"seen_labels": ("AF", "SB", "ST"), "trained_on": ("SB", "AF")}
+    found = score_zero_shot("B", exams, logits, probe, **labels)
+    assert [s.task for s in found] == ["three:AF", "three:SB", "male"]
+    for s in found:
+        assert (s.read_out, s.label_fraction, s.n_train, s.n_test, s.l2) == ("zero_shot", 0.0, 0, 400, None)
+        assert s.auroc == 1.0 and s.loss < s.constant_loss and not s.is_main
+    other = TaskSpec(name="ST", column="ST")  # a label of the grid that this encoder was not trained on
+    assert not score_zero_shot("B", exams, logits, ProbeSpec(tasks=(other,)), **labels)
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

@@ -1,0 +1,229 @@
+"""One trained encoder on every other population: all its read-outs, beside what knows nothing of the pre-training.
+
+Beside them stand the same read-outs of the untrained encoder, whose weights the trial started from, and the linear
+read-out of hand-made features. Many trials share these, so their scores are kept in the results folder.
+
+    results/X/baselines/KEY.json    derivable, and safe to delete
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ecgscale.conventions import CODE_LABELS
+from ecgscale.data.handmade import handmade_features
+from ecgscale.data.splits import TEST, split_rows
+from ecgscale.data.store import PackedStore
+from ecgscale.data.stream import EVALUATION_BATCH, DigitalBatch, RecordSource
+from ecgscale.hangs import progressed
+from ecgscale.ladder import shape
+from ecgscale.models import build_encoder
+from ecgscale.models.encoder import Encoder
+from ecgscale.objectives.supervised import MultiLabel
+from ecgscale.preemption import StopRequest
+from ecgscale.provenance import versions
+from ecgscale.results import TaskScore
+from ecgscale.specs import TrialSpec
+from ecgscale.training import Pretraining
+from ecgscale.transfer import Part, SignalPart, beside, score_attentive, score_fine_tuned, score_tasks, score_zero_shot
+
+BASELINES = "baselines"
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Records:
+    """Some records of a store, as read-outs want them."""
+
+    store: PackedStore
+    rows: Rows
+
+    @property
+    def exams(self) -> Any:
+        return self.store.index.iloc[self.rows]
+
+    def features(self, module: Pretraining, encoder: Encoder) -> Part:
+        """What an encoder makes of them."""
+        with torch.no_grad():
+            found = [
+                encoder(part.signal).pooled.double().cpu().numpy()
+                for batch in RecordSource(self.store, self.rows).in_order()
+                for part in module.parts(module.normalised(batch, scale=self.store.header.scale))
+            ]
+        return Part(np.concatenate(found), self.exams)
+
+    def signals(self, module: Pretraining) -> SignalPart:
+        source = RecordSource(self.store, self.rows)
+
+        def of(members: npt.NDArray[np.intp]) -> Tensor:
+            return module.normalised(source.batch(members, 0), scale=self.store.header.scale).signal
+
+        return SignalPart(of, self.exams)
+
+    def by_hand(self) -> Part:
+        """Their hand-made features."""
+        header = self.store.header
+        mv = np.asarray(header.scale, dtype=np.float32)[:, None]
+
+        def of(batch: DigitalBatch) -> npt.NDArray[np.float64]:
+            progressed()
+            return handmade_features(batch.digital.numpy() * mv, header.fs_hz, batch.start.numpy(), batch.stop.numpy())
+
+        source = RecordSource(self.store, self.rows)
+        members = np.array_split(np.arange(len(source)), -(-len(source) // EVALUATION_BATCH))
+        return Part(np.concatenate([of(source.batch(some, 0)) for some in members]), self.exams)
+
+
+def score_encoder(
+    spec: TrialSpec,
+    module: Pretraining,
+    open_population: Callable[[str], PackedStore],
+    results: Path,
+    stop: StopRequest,
+) -> tuple[TaskScore, ...]:
+    """Every read-out that the spec asks for, on every population it names.
+
+    Args:
+        module: with the weights to score.
+        open_population: name → its packed records.
+
+    Raises:
+        DataError: a population lacks a column.
+        Preempted: `stop` asked for it.
+    """
+    if not spec.probe.tasks:
+        return ()
+    scores: list[TaskScore] = []
+    for population in spec.transfer_to:
+        parts = _parts(spec, population, open_population)
+        scores.extend(_scores(population, spec, module, parts, results, stop))
+    return tuple(scores)
+
+
+def _scores(
+    population: str,
+    spec: TrialSpec,
+    module: Pretraining,
+    parts: Mapping[str, Records],
+    results: Path,
+    stop: StopRequest,
+) -> tuple[TaskScore, ...]:
+    def untrained() -> tuple[TaskScore, ...]:
+        return _read_outs(population, spec, module, _untrained(spec, module), parts, n_resamples=0)
+
+    def by_hand() -> tuple[TaskScore, ...]:
+        features = {name: part.by_hand() for name, part in parts.items()}
+        return score_tasks(population, features, spec.probe, seen_labels=CODE_LABELS, n_resamples=0)
+
+    stop.check()
+    own = _read_outs(population, spec, module, module.encoder, parts, trained_on=spec.labels)
+    if isinstance(module.objective, MultiLabel):
+        own += _zero_shot(population, spec, module, module.objective, parts)
+    common = {"population": population, "parts": _identity(parts)} | _protocol(spec)
+    stop.check()
+    start = _kept(results, {"untrained": [spec.family, spec.rung, spec.seed]} | common, untrained)
+    stop.check()
+    return beside(own, random=start, handmade=_kept(results, {"handmade": True} | common, by_hand))
+
+
+def _parts(spec: TrialSpec, population: str, open_population: Callable[[str], PackedStore]) -> dict[str, Records]:
+    """Train, validation and test records of the read-outs: by default all of that population."""
+    target = open_population(population)
+    if spec.probe.fit_on == "target":
+        rows = split_rows(target.index, spec.split, elsewhere=True)
+        return {name: Records(target, members) for name, members in rows.items()}
+    source = open_population(spec.train_on)
+    parts = {name: Records(source, rows) for name, rows in split_rows(source.index, spec.split).items()}
+    return parts | {TEST: Records(target, np.arange(len(target)))}
+
+
+def _read_outs(
+    population: str,
+    spec: TrialSpec,
+    module: Pretraining,
+    encoder: Encoder,
+    parts: Mapping[str, Records],
+    *,
+    trained_on: tuple[str, ...] = (),
+    **options: int,
+) -> tuple[TaskScore, ...]:
+    """Linear always, attentive and fine-tuned where the probe asks for them."""
+    module.eval()
+    encoder.eval()
+    about: dict[str, Any] = {"seen_labels": CODE_LABELS, "trained_on": trained_on, **options}
+    features = {name: part.features(module, encoder) for name, part in parts.items()}
+    signals = {name: part.signals(module) for name, part in parts.items()}
+    return (
+        *score_tasks(population, features, spec.probe, **about),
+        *score_attentive(population, encoder, signals, spec.probe, seed=spec.seed, **about),
+        *score_fine_tuned(population, encoder, signals, spec.probe, seed=spec.seed, **about),
+    )
+
+
+def _zero_shot(
+    population: str, spec: TrialSpec, module: Pretraining, objective: MultiLabel, parts: Mapping[str, Records]
+) -> tuple[TaskScore, ...]:
+    """The supervised head as it is, on the labels it was trained on."""
+    pooled = torch.as_tensor(parts[TEST].features(module, module.encoder).features, dtype=torch.float32)
+    with torch.no_grad():
+        logits = objective.head(pooled.to(module.device)).double().cpu().numpy()
+    exams = {name: part.exams for name, part in parts.items()}
+    return score_zero_shot(population, exams, logits, spec.probe, seen_labels=CODE_LABELS, trained_on=spec.labels)
+
+
+def _untrained(spec: TrialSpec, module: Pretraining) -> Encoder:
+    """The encoder as the trial's seed made it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        encoder = build_encoder(shape(spec.family, spec.rung, spec.input.shape), spec.input.shape)
+    return encoder.to(module.device)
+
+
+# --- what trials share ---------------------------------------------------------------------------------------------
+
+
+def _identity(parts: Mapping[str, Records]) -> dict[str, Any]:
+    return {
+        name: [part.store.header.fingerprint, hashlib.sha256(part.rows.tobytes()).hexdigest()]
+        for name, part in parts.items()
+    }
+
+
+def _protocol(spec: TrialSpec) -> dict[str, Any]:
+    return {
+        "probe": spec.probe.model_dump(mode="json"),
+        "input": spec.input.model_dump(mode="json"),
+        "versions": json.loads(versions()),
+    }
+
+
+def _kept(
+    results: Path, identity: Mapping[str, Any], compute: Callable[[], tuple[TaskScore, ...]]
+) -> tuple[TaskScore, ...]:
+    """Scores that are computed once per results folder; who comes at the same time computes them too."""
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    path = results / BASELINES / f"{key}.json"
+    try:
+        return tuple(TaskScore.model_validate(score) for score in json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):  # not there yet, or damaged
+        found = compute()
+    unfinished = path.with_suffix(f".{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps([score.model_dump(mode="json") for score in found]), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError:  # a full disk costs the next trial some time, not this one its scores
+        unfinished.unlink(missing_ok=True)
+    return found
