@@ -30,10 +30,38 @@ from ecgscale.laws import (
     transfer_efficiency,
 )
 
-JOINT, IN_N, IN_D = "L(N, D)", "L(N)", "L(D)"
+JOINT, IN_N, IN_D, IN_K = "L(N, D)", "L(N)", "L(D)", "L(k)"
+"""Kinds of laws; k is the number of labels that supervised pre-training had."""
+
+ID_TARGET = "in distribution"
+
+SHARED_ERROR = "1 − AUROC of the labels that all label sets share"
+"""The in-distribution loss of k labels is a mean over those k, so it can't be compared between label sets."""
 
 SameUnit = Callable[[str, str, str], bool]
 """Whether the losses of two groups for a target have the same unit, so that one can be set equal to the other."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a group of a results folder is."""
+
+    group: str
+    family: str
+    paradigm: str
+    n_labels: int
+    """0 for SSL."""
+
+
+@dataclass(frozen=True)
+class TransferTarget:
+    """A loss on another population: the mean over its seen or unseen tasks, or that of one task."""
+
+    name: str
+    population: str
+    seen: bool
+    """Its tasks are among the pre-training labels."""
+    one_task: bool
 
 
 @dataclass(frozen=True)
@@ -89,6 +117,15 @@ class Study:
     comparisons: tuple[Comparison, ...] = ()
     pooled: tuple[Pooled, ...] = ()
     notes: tuple[str, ...] = ()
+    arms: tuple[Arm, ...] = ()
+    """Of a results folder; a table has groups only."""
+    transfers: tuple[TransferTarget, ...] = ()
+    task_laws: tuple[Fitted, ...] = ()
+    """L(N, D) of single tasks."""
+    task_pairs: tuple[FittedPair, ...] = ()
+    """From the in-distribution loss to single unseen tasks."""
+    label_laws: tuple[Fitted, ...] = ()
+    """L(k) per family of supervised arms, where several label sets were trained on."""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -101,34 +138,48 @@ class Study:
     def law(self, group: str, target: str, law: str, kind: str) -> Fitted | None:
         """The fit of one form; None when it was not tried."""
         wanted = (group, target, law, kind)
-        return next((f for f in self.laws if (f.group, f.target, f.law, f.kind) == wanted), None)
+        every = (*self.laws, *self.task_laws, *self.label_laws)
+        return next((f for f in every if (f.group, f.target, f.law, f.kind) == wanted), None)
+
+    def pair(self, group: str, x: str, y: str) -> FittedPair | None:
+        """The loss-to-loss law of a group; None when it was not tried."""
+        every = (*self.pairs, *self.task_pairs)
+        return next((p for p in every if (p.group, p.x, p.y) == (group, x, y)), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything for machines, as `ecgscale/fits.schema.json` describes it."""
         return {
-            "fits": [law.to_dict() for law in self.laws],
-            "pairs": [pair.to_dict() for pair in self.pairs],
+            "fits": [law.to_dict() for law in (*self.laws, *self.task_laws, *self.label_laws)],
+            "pairs": [pair.to_dict() for pair in (*self.pairs, *self.task_pairs)],
             "selections": [choice.to_dict() for choice in self.choices],
             "efficiencies": [comparison.to_dict() for comparison in self.comparisons],
             "poolings": [pooled.to_dict() for pooled in self.pooled],
         }
 
     def law_table(self) -> pd.DataFrame:
-        """One row per fit: estimates with their 95 % intervals, flags and refusals."""
-        rows: list[dict[str, Any]] = []
-        for f in self.laws:
-            row: dict[str, Any] = {"group": f.group, "target": f.target, "kind": f.kind, "law": f.law}
-            # a one-variable law calls its exponent alpha whatever the variable; in D people read beta
-            names = {"A": "B", "alpha": "beta"} if f.kind == IN_D else {}
-            row |= _estimates(f.fit, names) | {"points": len(f.points), "refused": f.refused}
-            rows.append(row)
-        for p in self.pairs:
-            row = {"group": p.group, "target": f"{p.x} → {p.y}", "kind": "loss-to-loss", "law": "shifted_power"}
-            row |= _estimates(p.fit, {}) | {"points": len(p.points), "refused": p.refused}
-            if p.fit is not None:
-                row |= {"slope": p.fit.slope}
-            rows.append(row)
-        return pd.DataFrame(rows)
+        """One row per fit to pooled losses: estimates with their 95 % intervals, flags and refusals."""
+        return _table(self.laws, self.pairs)
+
+    def task_table(self) -> pd.DataFrame:
+        """The same for single tasks and for the number of labels."""
+        return _table((*self.task_laws, *self.label_laws), self.task_pairs)
+
+
+def _table(laws: Sequence[Fitted], pairs: Sequence[FittedPair]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for f in laws:
+        row: dict[str, Any] = {"group": f.group, "target": f.target, "kind": f.kind, "law": f.law}
+        # a one-variable law calls its exponent alpha whatever the variable; in D people read beta
+        names = {"A": "B", "alpha": "beta"} if f.kind == IN_D else {}
+        row |= _estimates(f.fit, names) | {"points": len(f.points), "refused": f.refused}
+        rows.append(row)
+    for p in pairs:
+        row = {"group": p.group, "target": f"{p.x} → {p.y}", "kind": "loss-to-loss", "law": "shifted_power"}
+        row |= _estimates(p.fit, {}) | {"points": len(p.points), "refused": p.refused}
+        if p.fit is not None:
+            row |= {"slope": p.fit.slope}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def choices(laws: Sequence[Fitted], method: Method) -> Iterator[Choice]:

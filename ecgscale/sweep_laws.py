@@ -1,13 +1,16 @@
 """From rows to laws: which points of a results folder go into which fit.
 
 Per arm and target: L(N) at the largest D and L(D) at the largest N, with and without a floor, the joint L(N, D), and
-between every two of the in-distribution loss and the transfer targets the loss-to-loss law. What can't be fitted is
-kept with its reason, not dropped.
+between every two of the in-distribution loss and the transfer targets the loss-to-loss law. Per arm and single task
+the joint law alone. Where supervised arms were trained on several label sets, L(k) in their number. What can't be
+fitted is kept with its reason, not dropped.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,22 +19,33 @@ import numpy as np
 import pandas as pd
 
 from ecgscale import results
-from ecgscale.errors import EcgscaleError
+from ecgscale.errors import EcgscaleError, FitError
 from ecgscale.fitted import Cost, Fitted, FittedPair, Method, fit_pair_points, fit_points
-from ecgscale.laws import LawFit
+from ecgscale.laws import LawFit, fit
 from ecgscale.laws.arrays import FloatArray
-from ecgscale.study import IN_D, IN_N, JOINT, Study, choices, comparisons, pooled
-
-FEWEST_POSITIVES = 5
-"""A transfer task with fewer positive test records is not averaged: its loss is mostly the draw of those few."""
+from ecgscale.study import (
+    ID_TARGET,
+    IN_D,
+    IN_K,
+    IN_N,
+    JOINT,
+    SHARED_ERROR,
+    Arm,
+    Study,
+    TransferTarget,
+    choices,
+    comparisons,
+    pooled,
+)
 
 LEVELS_FOR_A_FLOOR = 4
 """Levels of one axis below which only the floor-free line is fitted: a floor makes three parameters of it."""
 
-ID_TARGET = "in distribution"
-
 FLOORS_FROM = "chinchilla"
-"""The law of N and D whose floors a loss-to-loss law takes."""
+"""The law of N and D whose floors a loss-to-loss law takes, and the one that is fitted to single tasks."""
+
+TASK_DRAWS = 300
+"""Resamples for single tasks, of which there may be dozens: they are counted, and decide nothing by themselves."""
 
 DEFAULT = Method()
 
@@ -55,13 +69,34 @@ def sweep_study(folder: Path, method: Method = DEFAULT, joint: Sequence[str] = (
     Raises:
         EcgscaleError: no completed trial.
     """
-    records = [r for r in results.latest(results.read(folder)).values() if r.status == results.Status.COMPLETED]
-    if not records:
-        raise EcgscaleError(f"{folder}: no completed trial; `ecgscale status {folder}` says why")
+    return records_study(folder.name, folder, results.read(folder), method, joint)
+
+
+def records_study(
+    name: str,
+    folder: Path | None,
+    attempts: Sequence[results.RunRecord],
+    method: Method = DEFAULT,
+    joint: Sequence[str] = ("chinchilla",),
+) -> Study:
+    """The laws of the rows of one sweep, be they read from its folder or simulated.
+
+    Raises:
+        EcgscaleError: no completed trial.
+    """
+    completed = [r for r in results.latest(attempts).values() if r.status == results.Status.COMPLETED]
+    if not completed:
+        where = folder or name
+        raise EcgscaleError(f"{where}: no completed trial; `ecgscale status {where}` says why")
+    records = _of_one_data_set(completed)
     points = trial_points(records)
-    targets = [c for c in points.columns.astype(str) if c == ID_TARGET or c.startswith("transfer")]
+    of_tasks = replace(method, bootstrap=min(method.bootstrap, TASK_DRAWS))
+    transfers = _transfer_targets(records)
+    targets = [ID_TARGET, *(t.name for t in transfers if not t.one_task)]
     laws: list[Fitted] = []
     pairs: list[FittedPair] = []
+    task_laws: list[Fitted] = []
+    task_pairs: list[FittedPair] = []
     for group in sorted(points["group"].unique()):
         rows = points[points["group"] == group]
         for target in targets:
@@ -69,16 +104,39 @@ def sweep_study(folder: Path, method: Method = DEFAULT, joint: Sequence[str] = (
         floors_of = {f.target: f.fit for f in laws if (f.group, f.kind, f.law) == (group, JOINT, FLOORS_FROM)}
         for x, y in combinations(targets, 2):
             pairs.append(_pair(group, rows, x, y, method, (floors_of.get(x), floors_of.get(y))))
+        for task in (t for t in transfers if t.one_task):
+            law = _task_law(group, task.name, rows, of_tasks)
+            task_laws.append(law)
+            if not task.seen:
+                floors = _first_draws(floors_of.get(ID_TARGET)), law.fit
+                task_pairs.append(_pair(group, rows, ID_TARGET, task.name, of_tasks, floors))
     return Study(
-        folder.name,
+        name,
         folder,
         tuple(laws),
         tuple(pairs),
         choices=tuple(choices(laws, method)),
         comparisons=tuple(comparisons(laws, pairs, _same_unit)),
         pooled=tuple(pooled(pairs, _same_unit)),
-        notes=tuple(_notes(records)),
+        notes=tuple(_notes(completed, records)),
+        arms=_arms(records),
+        transfers=transfers,
+        task_laws=tuple(task_laws),
+        task_pairs=tuple(task_pairs),
+        label_laws=tuple(_label_laws(records, points, transfers, method)),
     )
+
+
+def _of_one_data_set(records: Sequence[results.RunRecord]) -> list[results.RunRecord]:
+    """The trials on the data that most of them have, the newest of several such sets.
+
+    Losses on other data, or on data that was mended in between, are points of another law. Not simply the newest set:
+    a sweep that has just begun anew holds too few trials for a law, and `_notes` names what was left out.
+    """
+    trials = Counter(r.data_fingerprint for r in records)
+    newest = {r.data_fingerprint: r.started_at for r in results.oldest_first(records)}
+    kept = max(trials, key=lambda fingerprint: (trials[fingerprint], newest[fingerprint]))
+    return [r for r in records if r.data_fingerprint == kept]
 
 
 def _same_unit(a: str, b: str, target: str) -> bool:
@@ -87,23 +145,51 @@ def _same_unit(a: str, b: str, target: str) -> bool:
 
 
 def trial_points(records: Sequence[results.RunRecord]) -> pd.DataFrame:
-    """One row per trial: group, n, d, training FLOPs and one loss column per target.
+    """One row per trial: group, n, d, labels k, training FLOPs, wall time and one loss column per target.
 
-    Targets: the in-distribution test loss, and per population the mean loss over seen and over unseen binary tasks.
-    A task counts when it could be scored in every trial and has enough positives.
+    Targets: the in-distribution test loss, per population the mean loss over seen and over unseen binary tasks, and
+    every task by itself. A task counts in a mean when it could be scored in every trial and has enough positives.
     """
-    several_label_sets = len({r.n_labels for r in records if r.paradigm == "sl"}) > 1
     counted = _counted_tasks(records)
+    scored = [{s.label for s in r.id_auroc if s.auroc is not None} for r in records if r.paradigm == "sl"]
+    shared = set.intersection(*scored) if scored else set()
     rows = []
     for record in records:
-        group = f"{record.arm} k={record.n_labels}" if several_label_sets and record.n_labels else record.arm
-        row: dict[str, Any] = {"group": group, "n": record.n_params, "d": record.n_records}
-        row |= {"flops": record.train_flops, ID_TARGET: record.id_loss}
-        for target, tasks in counted.items():
-            losses = [s.loss for s in record.transfer if s.loss is not None and (s.population, s.task) in tasks]
-            row[target] = np.mean(losses)
+        row: dict[str, Any] = {"group": _group(record, records), "n": record.n_params, "d": record.n_records}
+        row |= {"k": record.n_labels, "flops": record.train_flops, "wall_s": record.wall_s, ID_TARGET: record.id_loss}
+        areas = [s.auroc for s in record.id_auroc if s.label in shared and s.auroc is not None]
+        row[SHARED_ERROR] = 1 - np.mean(areas) if areas else None
+        losses = {(s.population, s.task): s.loss for s in record.transfer if s.kind == "binary" and _enough(s)}
+        row |= {_task_name(*task): loss for task, loss in losses.items()}
+        row |= {target: np.mean([losses[task] for task in sorted(tasks)]) for target, tasks in counted.items()}
         rows.append(row)
-    return pd.DataFrame(rows)
+    points = pd.DataFrame(rows)
+    return points.astype({c: float for c in points.columns if c != "group"})
+
+
+def _group(record: results.RunRecord, records: Sequence[results.RunRecord]) -> str:
+    """The arm; with its number of labels where supervised trials differ in it."""
+    several_label_sets = len({r.n_labels for r in records if r.paradigm == "sl"}) > 1
+    return f"{record.arm} k={record.n_labels}" if several_label_sets and record.n_labels else record.arm
+
+
+def _arms(records: Sequence[results.RunRecord]) -> tuple[Arm, ...]:
+    found = {Arm(_group(r, records), r.family, r.paradigm, r.n_labels) for r in records}
+    return tuple(sorted(found, key=lambda arm: arm.group))
+
+
+def _task_name(population: str, task: str) -> str:
+    return f"{population}: {task}"
+
+
+def _transfer_targets(records: Sequence[results.RunRecord]) -> tuple[TransferTarget, ...]:
+    """The means over seen and over unseen tasks, then every task that has enough positives anywhere."""
+    seen = {(s.population, s.task): s.seen for r in records for s in r.transfer if s.kind == "binary" and _enough(s)}
+    means = []
+    for name, tasks in _counted_tasks(records).items():
+        population, task = min(tasks)
+        means.append(TransferTarget(name, population, seen[population, task], False))
+    return *means, *(TransferTarget(_task_name(*task), task[0], seen[task], True) for task in sorted(seen))
 
 
 def _counted_tasks(records: Sequence[results.RunRecord]) -> dict[str, set[tuple[str, str]]]:
@@ -118,25 +204,36 @@ def _counted_tasks(records: Sequence[results.RunRecord]) -> dict[str, set[tuple[
 
 
 def _enough(score: results.TaskScore) -> bool:
-    """Enough test records of both classes, and a read-out that could be fitted."""
-    positives = score.n_test_positive or 0
-    return score.loss is not None and min(positives, score.n_test - positives) >= FEWEST_POSITIVES
+    """The read-out that laws are fitted to, with enough test records of both classes."""
+    return score.is_main and score.loss is not None and not score.few_positives
 
 
-def _notes(records: Sequence[results.RunRecord]) -> Iterator[str]:
+def _notes(completed: Sequence[results.RunRecord], records: Sequence[results.RunRecord]) -> Iterator[str]:
+    """What a reader must know; `records` are those of `completed` that are fitted."""
+    if others := len(completed) - len(records):
+        yield (
+            f"{others} completed trials were trained or tested on other data (their fingerprints differ) and are left "
+            f"out; the {len(records)} that are fitted share one"
+        )
     yield "SL losses are in nats, SSL losses in squared normalised signal: compare within a paradigm, or on transfer."
     counted = _counted_tasks(records)
     for target, tasks in counted.items():
         yield f"{target}: mean over {', '.join(sorted(task for _, task in tasks))} (nats)"
-    declared = {(s.population, s.task) for r in records for s in r.transfer if s.kind == "binary"}
+    declared = {(s.population, s.task) for r in records for s in r.transfer if s.kind == "binary" and s.is_main}
     left_out = declared - set().union(*counted.values()) if counted else declared
     if left_out:
         names = ", ".join(f"{task} on {population}" for population, task in sorted(left_out))
-        yield f"not averaged, not fitted or fewer than {FEWEST_POSITIVES} positive or negative test records: {names}"
+        fewest = results.FEWEST_POSITIVES
+        yield f"not averaged, not fitted or fewer than {fewest} positive or negative test records: {names}"
+
+
+def _points(rows: pd.DataFrame, target: str) -> pd.DataFrame:
+    columns = rows.reindex(columns=["n", "d", "flops", "wall_s", target])
+    return columns.rename(columns={target: "loss"}).dropna()
 
 
 def _laws_of(group: str, target: str, rows: pd.DataFrame, method: Method, joint: Sequence[str]) -> Iterator[Fitted]:
-    points = rows[["n", "d", "flops", target]].rename(columns={target: "loss"}).dropna()
+    points = _points(rows, target)
     largest_d = points[points["d"] == points["d"].max()]
     largest_n = points[points["n"] == points["n"].max()]
     for law in joint:
@@ -145,6 +242,36 @@ def _laws_of(group: str, target: str, rows: pd.DataFrame, method: Method, joint:
         yield fit_points(group, target, kind, "power", line, [variable], method)
         if line[variable].nunique() >= LEVELS_FOR_A_FLOOR:
             yield fit_points(group, target, kind, "power_floor", line, [variable], method)
+
+
+def _first_draws(law: LawFit | None) -> LawFit | None:
+    """A law as if it had been fitted with the draws of a single task: resamples of one seed begin alike."""
+    return None if law is None or law.draws is None else replace(law, draws=law.draws[:TASK_DRAWS])
+
+
+def _task_law(group: str, task: str, rows: pd.DataFrame, method: Method) -> Fitted:
+    """The joint law alone: with ten tasks and more, hold-outs and frontiers of each would be read by nobody."""
+    points = _points(rows, task)
+    try:
+        found = fit(FLOORS_FROM, points["n"], points["d"], points["loss"], **method.options())
+    except FitError as error:
+        return Fitted(group, task, JOINT, FLOORS_FROM, points, None, str(error))
+    return Fitted(group, task, JOINT, FLOORS_FROM, points, found)
+
+
+def _label_laws(
+    records: Sequence[results.RunRecord], points: pd.DataFrame, transfers: Sequence[TransferTarget], method: Method
+) -> Iterator[Fitted]:
+    """Per family, at its largest N and D: no floor, since a handful of label sets can't hold one."""
+    for family in sorted({r.family for r in records}):
+        supervised = points[[r.family == family and r.paradigm == "sl" for r in records]]
+        largest = supervised[(supervised["n"] == supervised["n"].max()) & (supervised["d"] == supervised["d"].max())]
+        if largest["k"].nunique() < 2:
+            continue
+        for target in (SHARED_ERROR, *(t.name for t in transfers)):
+            if target in largest:
+                line = largest[["k", "n", "d", "flops", "wall_s", target]].rename(columns={target: "loss"}).dropna()
+                yield fit_points(f"{family}-sl", target, IN_K, "power", line, ["k"], method)
 
 
 SAME_COST = 1.05
@@ -178,7 +305,7 @@ def _pair(
     Args:
         fits: Laws of x and y that are there already; of use if both were fitted to all of these points.
     """
-    points = rows[["n", "d", x, y]].rename(columns={x: "x", y: "y"}).dropna()
+    points = rows.reindex(columns=["n", "d", x, y]).rename(columns={x: "x", y: "y"}).dropna()
     one, other = fits
     stages = None
     if one is not None and other is not None and one.n_points == other.n_points == len(points):

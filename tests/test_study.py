@@ -1,6 +1,5 @@
 """Rows of a planted study come back as the planted laws, in the table, in the JSON and in figures."""
 
-import json
 from dataclasses import replace
 from itertools import product
 
@@ -11,9 +10,8 @@ from ecgscale import results
 from ecgscale.errors import EcgscaleError
 from ecgscale.figures import write_figures
 from ecgscale.fitted import Method
-from ecgscale.report import write_report
-from ecgscale.study import IN_D, IN_N, JOINT
-from ecgscale.sweep_laws import ID_TARGET, studies, sweep_study
+from ecgscale.study import ID_TARGET, IN_D, IN_N, JOINT
+from ecgscale.sweep_laws import studies, sweep_study
 from ecgscale.tables import Columns, law_study
 
 SIZES = (20_000, 60_000, 200_000, 600_000)
@@ -84,17 +82,6 @@ def test_planted_line_from_loss_to_loss_has_kappa_one(planted_folder):
         assert pair.fit.theta["kappa"] == pytest.approx(1.0, abs=1e-3)
         assert pair.fit.theta["K"] == pytest.approx(TRANSFER["slope"], rel=1e-2)
         assert pair.fit.theta["E1"] == pytest.approx(TRANSFER["floor"], abs=1e-3)
-
-
-def test_report_writes_readable_files_and_every_figure(planted_folder):
-    written = write_report(planted_folder)
-    laws = json.loads((planted_folder / "report" / "laws.json").read_text())
-    assert {fit["group"] for fit in laws["fits"]} == set(PLANTED)
-    table = pd.read_csv(planted_folder / "report" / "laws.csv")
-    assert {"E", "alpha_low", "alpha_high", "flags", "refused"} <= set(table.columns)
-    pdfs = [path for path in written if path.suffix == ".pdf"]
-    kinds = {"scaling", "surface", "residuals", "corner", "frontier", "hold", "lines", "loss", "efficiency"}
-    assert {p.stem.split("-")[0] for p in pdfs} == kinds
 
 
 def test_what_cannot_be_fitted_stays_visible(tmp_path, make_record):

@@ -3,7 +3,7 @@
 This room knows nothing of sweeps, trainings or figures: `fit("chinchilla", n, d, loss)` works on anybody's table.
 """
 
-from ecgscale.laws.bottleneck import DataLimited, data_limited
+from ecgscale.laws.bottleneck import DataLimited, data_limited, term_ratio
 from ecgscale.laws.derived import Estimate
 from ecgscale.laws.efficiency import Efficiency, EqualLoss, Multiplier, compare_arms, equal_loss
 from ecgscale.laws.estimate import fit
@@ -24,11 +24,13 @@ from ecgscale.laws.held_out import HoldOut, hold_out
 from ecgscale.laws.isoflop import IsoFlop, fit_isoflops
 from ecgscale.laws.link import Logit
 from ecgscale.laws.loss_to_loss import PairFit, fit_pair, fit_pair_with_floors
+from ecgscale.laws.overtaking import Overtaking, overtaking
 from ecgscale.laws.pooling import Pooling, Shared, pool_pairs
 from ecgscale.laws.ratios import Ratio, TransferEfficiency, exponent_ratios, transfer_efficiency
 from ecgscale.laws.result import FitStatus, LawFit, ObjectiveValue, Prediction
 from ecgscale.laws.selection import Candidate, Selection, aicc, compare_laws
 from ecgscale.laws.side_by_side import SideBySide, fit_side_by_side
+from ecgscale.laws.trend import end_elasticity
 
 __all__ = [
     "LAWS",
@@ -50,6 +52,7 @@ __all__ = [
     "MultiplicativeLaw",
     "Multiplier",
     "ObjectiveValue",
+    "Overtaking",
     "PairFit",
     "Pooling",
     "Prediction",
@@ -65,6 +68,7 @@ __all__ = [
     "compare_laws",
     "compute_frontier",
     "data_limited",
+    "end_elasticity",
     "equal_loss",
     "exponent_ratios",
     "fit",
@@ -74,8 +78,10 @@ __all__ = [
     "fit_side_by_side",
     "get_law",
     "hold_out",
+    "overtaking",
     "pool_pairs",
     "profile_floor",
+    "term_ratio",
     "transfer_efficiency",
     "with_floor",
 ]

@@ -19,6 +19,9 @@ from ecgscale.laws.result import LawFit
 SURE = 0.95
 """Probability from which on `describe` says yes, and below one minus which it says no."""
 
+LARGEST_LOG_RATIO = math.log(1e12)
+"""Of two terms; beyond it, one of them is nothing."""
+
 STEP = 1e-4
 """Step in log size of a central difference: its error of about 1e-9 is far below any interval."""
 
@@ -104,6 +107,28 @@ def data_limited(fitted: LawFit, n: float | None = None, d: float | None = None)
         elasticity_d=Estimate.of(elasticities[1]),
         flags=tuple(flags + (["extrapolating"] if outside else [])),
     )
+
+
+def term_ratio(fitted: LawFit) -> Estimate:
+    """B·D^−β over A·N^−α at the largest N and D: how much more is left to gain from data than from parameters.
+
+    Raises:
+        FitError: a law that is no sum of one term per variable.
+    """
+    law = in_odds(fitted.form)
+    if not isinstance(law, AdditiveLaw) or sorted(term.variable for term in law.terms) != [0, 1]:
+        raise FitError(f"law {law.name} has no term of its own for parameters and for data")
+    rows = rows_of(fitted)
+    term_n, term_d = (_log_term(law, rows, fitted, axis) for axis in (0, 1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return Estimate.of(np.exp(np.clip(term_d - term_n, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)))
+
+
+def _log_term(law: AdditiveLaw, rows: FloatArray, fitted: LawFit, axis: int) -> FloatArray:
+    term = next(term for term in law.terms if term.variable == axis)
+    theta, largest = by_name(law, rows), fitted.support[law.variables[axis]][1]
+    with np.errstate(divide="ignore"):  # a term of size zero
+        return np.asarray(np.log(theta[term.coefficient]) - theta[term.exponent] * math.log(largest))
 
 
 def _elasticity(law: Law, theta: dict[str, FloatArray], place: list[float], axis: int) -> FloatArray:

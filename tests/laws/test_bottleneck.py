@@ -8,7 +8,7 @@ from planted_sweep import sweep_grid
 
 from ecgscale.errors import FitError
 from ecgscale.laws import LAWS, fit
-from ecgscale.laws.bottleneck import data_limited
+from ecgscale.laws.bottleneck import data_limited, term_ratio
 
 
 def arm(share_n, share_d, bootstrap=200, noise=0.005):
@@ -26,6 +26,15 @@ def test_planted_bottlenecks():
     assert (data.n, data.d) == pytest.approx((2e8, 2.3e6))
     assert data.basis == "terms"
     json.dumps(data.to_dict(), allow_nan=False)
+
+
+def test_ratio_of_the_terms_has_an_interval():
+    found = term_ratio(arm(0.04, 0.1))
+    assert found.low < 2.5 < found.high
+    assert term_ratio(arm(0.04, 0.1, bootstrap=0, noise=0)).value == pytest.approx(2.5, rel=1e-4)
+    n, d = sweep_grid(6, 5)
+    with pytest.raises(FitError, match="no term of its own"):
+        term_ratio(fit("multiplicative", n, d, n**-0.1 * d**-0.2, bootstrap=0))
 
 
 def test_terms_and_elasticities_are_those_of_the_law():
