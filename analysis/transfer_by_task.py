@@ -20,8 +20,8 @@ COLUMNS = 4
 
 
 def main(folder: Path) -> None:
-    scores = transfer_table(read(folder))
-    scores["share"] = scores["loss"] / scores["constant_loss"]
+    scores = transfer_table(read(folder)).query("read_out == 'linear' and label_fraction == 1")
+    scores = scores.assign(share=scores["loss"] / scores["constant_loss"])
     panels = list(scores.groupby(["population", "task"], sort=False))
     rows = -(-len(panels) // COLUMNS)
     with plt.rc_context(STYLE):

@@ -1,5 +1,6 @@
 """Figures of planted studies: all are made, say what they should, hold every point, and never crash for a bad fit."""
 
+from dataclasses import replace
 from itertools import product
 
 import matplotlib
@@ -8,8 +9,10 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from ecgscale.figures import STYLE, figures_of, mark_values, write_figures
-from ecgscale.figures.style import distinct, exact, short, spread, with_interval
+from ecgscale.figures import STYLE, chapters, figures_of, mark_values, write_figures
+from ecgscale.figures.claims import claim_figures, claim_numbers
+from ecgscale.figures.style import between, distinct, exact, short, spread, with_interval
+from ecgscale.findings import Conclusion, Finding, Verdict
 from ecgscale.fitted import Method
 from ecgscale.study import Study
 from ecgscale.tables import Columns, law_study, pair_study
@@ -160,6 +163,68 @@ def test_eight_groups_with_long_names_go_on_a_second_sheet(tmp_path):
     assert len(panels) == 16
 
 
+# --- conclusions -----------------------------------------------------------------------------------------------
+
+
+def finding(value, low, high, verdict, *, null=1.0, subject="a against b", one_task=False) -> Finding:
+    return Finding(subject, "elsewhere", one_task, "times", value, low, high, null, verdict, "planted")
+
+
+CONCLUSION = Conclusion(
+    "planted",
+    "Does a need less than b?",
+    "a needs less",
+    "",
+    Verdict.SUPPORTED,
+    "",
+    (
+        finding(2.0, 1.5, 2.6, Verdict.SUPPORTED),
+        finding(0.9, 1e-7, None, Verdict.UNDECIDED, subject="an open end"),
+        finding(None, None, None, Verdict.UNDECIDED, subject="nothing"),
+        finding(0.4, 0.3, 0.5, Verdict.CONTRADICTED, one_task=True, subject="one task"),
+    ),
+)
+
+
+def test_conclusions_stand_beside_their_null_with_value_and_interval():
+    (figure,) = claim_figures([CONCLUSION], one_task=False)
+    figure.draw_without_rendering()
+    words = words_of(figure)
+    for part in ("Does a need less than b?", "2 [1.5, 2.6]", "0.9 [", "open]", "1 of 3 without a value", "supported"):
+        assert part in words
+    assert "one task" not in words
+    (axis,) = shown_axes(figure)
+    low, high = axis.get_xlim()
+    assert low < 0.9 < 1.0 < 2.6 < high
+    assert low > 1e-4  # an end that runs away becomes an arrow
+
+
+def test_single_tasks_have_a_figure_of_their_own_and_numbers_hold_all():
+    (figure,) = claim_figures([CONCLUSION], one_task=True)
+    assert "one task" in words_of(figure)
+    assert len(claim_numbers([CONCLUSION], one_task=False)) == 3
+    assert claim_numbers([CONCLUSION], one_task=True)["value"].tolist() == [0.4]
+
+
+def test_conclusion_without_any_value_is_said_in_words():
+    nothing = replace(CONCLUSION, findings=CONCLUSION.findings[2:3])
+    (figure,) = claim_figures([nothing], one_task=False)
+    figure.draw_without_rendering()
+    assert "1 undecided, without a value" in words_of(figure)
+
+
+def test_numbers_of_every_figure_hold_what_is_drawn(two_groups):
+    tables = {chapter.kind: chapter.numbers() for chapter in chapters(two_groups)}
+    n_runs = sum(len(law.points) for law in two_groups.laws)
+    for kind in ("scaling", "surface", "residuals"):
+        assert len(tables[kind]) == n_runs
+    assert len(tables["corner"]) == sum(len(law.fit.draws) for law in two_groups.laws)
+    assert {"n", "n_low", "n_high", "extrapolating"} <= set(tables["frontier"].columns)
+    assert {"law_error", "best_so_far_error"} <= set(tables["hold-out"].columns)
+    efficiency = tables["efficiency"].set_index("ratio")["value"]
+    assert efficiency["N, equal loss"] == two_groups.comparisons[0].efficiency.equal_loss[0].middle.value
+
+
 # --- one variable, pairs -------------------------------------------------------------------------------------------
 
 
@@ -253,6 +318,11 @@ def test_numbers_are_as_long_as_they_need_to_be():
     assert with_interval(0.34, (0.31, 0.37)) == "0.34 [0.31, 0.37]"
     assert with_interval(0.34, (0.3399, 0.3401)) == "0.3400 [0.3399, 0.3401]"
     assert with_interval(0.34, None) == "0.34"
+    assert short(999_900) == "1M"
+    assert between(2.13, 1.31, 3.4) == "2.13 [1.31, 3.4]"
+    assert between(2.13, 1.31, None) == "2.13 [1.31, open]"
+    assert between(-0.0123, -0.02, -0.01) == "−0.0123 [−0.02, −0.01]"
+    assert between(None, None, None) == "—"
 
 
 def test_labels_are_pushed_apart_within_the_panel():

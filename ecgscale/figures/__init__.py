@@ -4,7 +4,39 @@ It draws what a `Study` holds and fits nothing but the profile of a floor. What 
 place, never left out.
 """
 
-from ecgscale.figures.book import MAIN_KINDS, figures_of, write_figures
-from ecgscale.figures.style import HUES, MARKERS, PAGE_WIDTH, STYLE, mark_values
+from ecgscale.figures.book import (
+    MAIN_KINDS,
+    Chapter,
+    Sheet,
+    chapters,
+    figures_of,
+    slug,
+    write_figures,
+    write_sheets,
+)
+from ecgscale.figures.claims import is_ratio, limits_of
+from ecgscale.figures.crossing import races
+from ecgscale.figures.fits import quoted_exponent
+from ecgscale.figures.style import HUES, MARKERS, PAGE_WIDTH, STYLE, between, mark_values, short
 
-__all__ = ["HUES", "MAIN_KINDS", "MARKERS", "PAGE_WIDTH", "STYLE", "figures_of", "mark_values", "write_figures"]
+__all__ = [
+    "HUES",
+    "MAIN_KINDS",
+    "MARKERS",
+    "PAGE_WIDTH",
+    "STYLE",
+    "Chapter",
+    "Sheet",
+    "between",
+    "chapters",
+    "figures_of",
+    "is_ratio",
+    "limits_of",
+    "mark_values",
+    "quoted_exponent",
+    "races",
+    "short",
+    "slug",
+    "write_figures",
+    "write_sheets",
+]

@@ -139,7 +139,8 @@ def _against(
     *,
     contours: bool,
 ) -> None:
-    axis.plot(draws[:, 0], draws[:, 1], "o", color=HUES[5], markersize=1.2, alpha=0.5, markeredgewidth=0)
+    dots: dict[str, Any] = {"color": HUES[5], "markersize": 1.2, "alpha": 0.5, "markeredgewidth": 0}
+    axis.plot(draws[:, 0], draws[:, 1], "o", rasterized=True, **dots)  # ten thousand marks to a sheet
     spread_out = bool((draws.std(axis=0) > 1e-3 * np.ptp(ranges, axis=1)).all()) if len(draws) else False
     if contours and spread_out and len(draws) >= ENOUGH_FOR_CONTOURS:  # what is not held has no ellipse
         _contours(axis, draws)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -53,17 +54,29 @@ class Row:
     marks: dict[str, Mark]
 
 
-def forest_figures(study: Study) -> Iterator[tuple[str, Iterator[Figure]]]:
-    """(target, its figures) for every target that has comparisons."""
+def compared(study: Study) -> dict[str, list[Comparison]]:
+    """Target → its comparisons; those of how losses transfer are a target of their own."""
     targets: dict[str, list[Comparison]] = {}
     for comparison in study.comparisons:
         transfers = isinstance(comparison.efficiency, TransferEfficiency)
         targets.setdefault("loss-to-loss" if transfers else comparison.target, []).append(comparison)
-    for target, comparisons in targets.items():
-        yield target, _figures(target, comparisons)
+    return targets
 
 
-def _figures(target: str, comparisons: Sequence[Comparison]) -> Iterator[Figure]:
+def forest_numbers(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """One row per mark."""
+    rows: list[dict[str, Any]] = []
+    for row in map(_row, comparisons):
+        for column, mark in row.marks.items():
+            head = {"a": row.pair[0], "b": row.pair[1], "of": row.kind, "ratio": column}
+            low, high = mark.span or (None, None)
+            values = {"value": mark.value, "low": mark.low, "high": mark.high, "span_low": low, "span_high": high}
+            rows.append(head | values | {"remark": mark.words})
+    return pd.DataFrame(rows)
+
+
+def forest_figures(target: str, comparisons: Sequence[Comparison]) -> Iterator[Figure]:
+    """Sheets of rows, those of a pair of groups together."""
     rows = [_row(comparison) for comparison in comparisons]
     order = {pair: i for i, pair in enumerate(dict.fromkeys(row.pair for row in rows))}
     rows.sort(key=lambda row: order[row.pair])

@@ -68,10 +68,11 @@ def look(index: int) -> tuple[str, str]:
 
 def short(value: float, digits: int = 3) -> str:
     """20.1K; for ticks and keys."""
+    value = float(f"{value:.{digits}g}")  # first, for 999.9K is 1M
     for suffix, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if size <= abs(value) < 1e15:
-            return f"{float(f'{value / size:.{digits}g}'):g}{suffix}"
-    return f"{float(f'{value:.{digits}g}'):g}".replace("e+", "e")
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}".replace("e+", "e")
 
 
 def distinct(values: Iterable[float]) -> list[str]:
@@ -93,6 +94,25 @@ def with_interval(value: float, bounds: tuple[float | None, float | None] | None
     width = bounds[1] - bounds[0]
     decimals = 2 if not width > 0 else min(max(math.ceil(-math.log10(width / 2)), 2), 4)
     return f"{value:.{decimals}f} [{bounds[0]:.{decimals}f}, {bounds[1]:.{decimals}f}]"
+
+
+def between(value: float | None, low: float | None, high: float | None) -> str:
+    """`2.1 [1.3, 3.4]` for numbers of any size, `2.1 [1.3, open]` with one end; `—` for what is not known."""
+    if value is None or math.isnan(value):
+        return "—"
+    digits = 3
+    if low is not None and high is not None and math.isfinite(high - low) and high > low:
+        largest = max(abs(low), abs(high), abs(value))
+        digits = min(max(math.ceil(math.log10(largest / (high - low))) + 2, 2), 5)
+    if low is None and high is None:
+        return _signed(value, digits)
+    ends = ("open" if end is None else _signed(end, digits) for end in (low, high))
+    return f"{_signed(value, digits)} [{', '.join(ends)}]"
+
+
+def _signed(value: float, digits: int) -> str:
+    sign = "−" if value < 0 else ""
+    return sign + ("∞" if math.isinf(value) else short(abs(value), digits))
 
 
 def quoted(fit: LawFit | PairFit, name: str, symbol: str | None = None) -> str:
