@@ -15,7 +15,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_CONSTRAINT = constraints/python.txt
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: install data sweep plan fit report test lint format types check bench bench-data bench-laws bench-train clean
+.PHONY: install data sweep plan fit report test lint format types check bench bench-data bench-laws bench-train bench-sweep faults clean
 
 install: .venv/installed
 
@@ -58,7 +58,7 @@ types: install
 
 check: lint types test
 
-bench: bench-data bench-laws bench-train
+bench: bench-data bench-laws bench-train bench-sweep
 
 bench-data: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_data.py
@@ -68,6 +68,13 @@ bench-laws: install
 
 bench-train: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_train.py
+
+bench-sweep: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_sweep.py
+
+# 50 random kills of drivers, workers and Ray nodes while 48 trials run; prints what it did and what came of it
+faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/storm.py --seeds 6
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

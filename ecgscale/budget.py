@@ -20,14 +20,14 @@ _UNITS_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 class Gate:
     """Attributes:
     expected_s: trial id → expected wall seconds.
-    share: of a device that each trial holds.
+    share: trial id → what it holds of a device; all of it by default.
     budget_s: device seconds that may be spent, those of earlier attempts included; None for any number.
     spent_s: device seconds of the attempts that have ended.
     deadline: an aware time; None for never.
     """
 
     expected_s: Mapping[str, float]
-    share: float = 1.0
+    share: Mapping[str, float] = field(default_factory=dict)
     budget_s: float | None = None
     spent_s: float = 0.0
     deadline: datetime.datetime | None = None
@@ -40,12 +40,15 @@ class Gate:
         if self.closed is None:
             self.closed = self._reason(trial_id)
         if self.closed is None:
-            self._running[trial_id] = self.expected_s.get(trial_id, 0.0) * self.share
+            self._running[trial_id] = self._expected_device_s(trial_id)
         return self.closed
 
     def ended(self, trial_id: str, wall_s: float) -> None:
         self._running.pop(trial_id, None)
-        self.spent_s += wall_s * self.share
+        self.spent_s += wall_s * self.share.get(trial_id, 1.0)
+
+    def _expected_device_s(self, trial_id: str) -> float:
+        return self.expected_s.get(trial_id, 0.0) * self.share.get(trial_id, 1.0)
 
     def over(self) -> bool:
         """Whether nothing at all may start any more."""
@@ -64,7 +67,7 @@ class Gate:
         if self.budget_s is None:
             return None
         running_s = sum(seconds for other, seconds in self._running.items() if other != trial_id)
-        next_s = self.expected_s.get(trial_id, 0.0) * self.share
+        next_s = self._expected_device_s(trial_id)
         if self.spent_s + running_s + next_s <= self.budget_s:
             return None
         return (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -117,8 +117,8 @@ class Calibration:
     @property
     def gpu(self) -> str | None:
         """The GPU that was measured most, which then stands for all."""
-        counted = Counter(m.cell.device for m in self.measurements if m.cell.device != CPU)
-        return counted.most_common(1)[0][0] if counted else None
+        counted = {gpu: sum(map(len, cells.values())) for gpu, cells in self._by_device.items() if gpu != CPU}
+        return max(counted, key=lambda gpu: counted[gpu], default=None)
 
     def seconds(self, trial: PlannedTrial, device: Device) -> tuple[float, Origin]:
         """Expected time of a trial on one core or one GPU, and where the figure comes from."""

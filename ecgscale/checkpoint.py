@@ -14,7 +14,8 @@ import pickle
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,6 +42,7 @@ class Progress:
             banned from the code).
         wall_s: seconds up to here, over all parts.
         n_resumes: how often the training had been continued.
+        microbatch: see `Checkpoint`.
     """
 
     step: int
@@ -52,6 +54,7 @@ class Progress:
     random: dict[str, Any]
     wall_s: float
     n_resumes: int
+    microbatch: int | None = None
 
 
 class Checkpoint:
@@ -60,12 +63,21 @@ class Checkpoint:
     Args:
         identity: what must be equal for a checkpoint to be of use: name → value.
         every_s: seconds between checkpoints; 0 for none by time.
+        may_write: asked right before one is put in its place; False when another runs the trial by now.
+
+    Attributes:
+        microbatch: records of a batch that are in memory at a time; None for all. Another number adds in another
+            order, so a training goes on with the one it had.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, str], every_s: float) -> None:
+    def __init__(
+        self, path: Path, identity: Mapping[str, str], every_s: float, may_write: Callable[[], bool] = lambda: True
+    ) -> None:
         self.path = path
         self.identity = dict(identity)
         self.every_s = every_s
+        self.may_write = may_write
+        self.microbatch: int | None = None
         self.resumed: Progress | None = None
         self._started = self._last = time.monotonic()
 
@@ -106,6 +118,8 @@ class Checkpoint:
             self._set_aside(error)
             return None
         self.resumed = progress
+        self.microbatch = self.microbatch or progress.microbatch
+        self._started = time.monotonic()  # what was before is in its wall_s
         return progress
 
     def write(
@@ -117,32 +131,40 @@ class Checkpoint:
         evaluation: dict[str, Any],
         train_s: float,
     ) -> bool:
-        """Replaces the checkpoint. False, with a warning, when it can't be written: the former one stays."""
+        """Replaces the checkpoint. False when it can't be written, with a warning, or may not: the former one stays."""
         fields = {"step": step, "module": dict(module), "optimizer": optimizer, "scheduler": scheduler}
         fields |= {"evaluation": evaluation, "train_s": train_s, "random": _random_state()}
-        fields |= {"wall_s": self.wall_s, "n_resumes": self.n_resumes}
+        fields |= {"wall_s": self.wall_s, "n_resumes": self.n_resumes, "microbatch": self.microbatch}
         unfinished = self.path.with_suffix(f".{uuid.uuid4().hex[:12]}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as sink:
                 _save({"identity": self.identity, "progress": fields}, sink)
+            if not self.may_write():
+                return False
             unfinished.replace(self.path)
             _sync_folder(self.path.parent)
         except (OSError, RuntimeError) as error:  # the latter is torch's
             log.warning("no checkpoint of trial %s at step %d: %s", self.path.stem, step, error)
             return False
         finally:
-            unfinished.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder has become read-only
+                unfinished.unlink(missing_ok=True)
             self._last = time.monotonic()
         return True
 
     def remove(self) -> None:
+        """What was set aside, too."""
         self.path.unlink(missing_ok=True)
+        self._aside.unlink(missing_ok=True)
+
+    @property
+    def _aside(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.quarantined")
 
     def _set_aside(self, error: Exception) -> None:
-        aside = self.path.with_name(f"{self.path.name}.quarantined")
-        log.warning("%s: can't be continued from: %s; set aside as %s", self.path.name, error, aside.name)
-        self.path.replace(aside)
+        log.warning("%s: can't be continued from: %s; set aside as %s", self.path.name, error, self._aside.name)
+        self.path.replace(self._aside)
 
 
 def checkpoint_path(results: Path, trial_id: str) -> Path:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from ecgscale.budget import Gate
     from ecgscale.executors import Ended
-    from ecgscale.plan import Plan
+    from ecgscale.executors.slots import Slots
+    from ecgscale.plan import Order, Plan
     from ecgscale.sweep import Backlog
 
 app = typer.Typer(
@@ -43,6 +44,14 @@ CheckpointSeconds = Annotated[
 LeaseSeconds = Annotated[
     float,
     typer.Option(min=1, help="Take over a trial whose owner elsewhere has shown no sign of life for so many seconds."),
+]
+HangSeconds = Annotated[
+    float,
+    typer.Option(min=0, help="End the process of a trial that has made no progress for so many seconds; 0 for never."),
+]
+StartingOrder = Annotated[
+    Literal["longest-first", "cheap-first"],
+    typer.Option("--order", help="longest-first: the shortest sweep. cheap-first: an early curve."),
 ]
 DataDir = Annotated[Path, typer.Option("--data", help="Data directory; each population is a folder in it.")]
 
@@ -79,6 +88,7 @@ def plan(
     gpu_memory_gib: Annotated[float, typer.Option(min=1, help="Of one GPU: how many trials can share it.")] = 80.0,
     price: Annotated[float | None, typer.Option(min=0, help="Of one device hour, in any currency.")] = None,
     devices: Annotated[str, typer.Option(help="Numbers of GPUs to simulate, comma-separated.")] = "1,8,64",
+    order: StartingOrder = "longest-first",
     as_json: Json = False,
 ) -> None:
     """Show what a sweep will train and cost before anything starts, and with --data which trials are new or changed.
@@ -96,7 +106,7 @@ def plan(
     if not counts or min(counts) < 1:
         raise EcgscaleError(f"--devices {devices!r}: give whole numbers with commas between, for example 1,8,64")
     terms = Terms(gpu_memory_gib, price, counts)
-    show_plan(_backlog(sweep_file, data, out, calibration=calibration), as_json, terms)
+    show_plan(_backlog(sweep_file, data, out, order, calibration=calibration), as_json, terms)
 
 
 @app.command()
@@ -152,7 +162,20 @@ def sweep(
     ] = None,
     cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of the local Ray; by default all.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per trial.")] = 1,
-    trials_per_gpu: Annotated[int, typer.Option(min=1, help="Trials that share one GPU.")] = 1,
+    trials_per_gpu: Annotated[
+        int | None, typer.Option(min=1, help="Trials that share one GPU; by default what fits its memory and time.")
+    ] = None,
+    gpu_memory_gib: Annotated[
+        float | None, typer.Option(min=1, help="Of the smallest GPU; by default what nvidia-smi says there.")
+    ] = None,
+    wait_for_gpus: Annotated[
+        bool,
+        typer.Option("--wait-for-gpus", help="The cluster starts nodes with GPUs when it is asked to."),
+    ] = False,
+    ship_results: Annotated[
+        bool,
+        typer.Option("--ship-results", help="Rows travel back by Ray: nodes don't see the results folder."),
+    ] = False,
     dashboard: Annotated[
         bool, typer.Option("--dashboard", help="Start Ray's dashboard; prints URL and login.")
     ] = False,
@@ -168,9 +191,11 @@ def sweep(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out records that are all zero or not a number.")
     ] = False,
+    order: StartingOrder = "longest-first",
     processes: Annotated[int, typer.Option(min=1, help="With --executor worker: how many, on this machine.")] = 1,
     lease: LeaseSeconds = 60.0,
     checkpoint_s: CheckpointSeconds = 300.0,
+    hang_s: HangSeconds = 1800.0,
     as_json: Json = False,
 ) -> None:
     """Run every trial of a sweep that has no completed row yet. Safe to run twice, and after any crash.
@@ -188,6 +213,8 @@ def sweep(
     from ecgscale.console import show_ended, sweep_progress
     from ecgscale.console_plan import show_plan
     from ecgscale.execution import Execution
+    from ecgscale.executors.leftovers import clear_away
+    from ecgscale.executors.slots import Slots
     from ecgscale.provenance import public_argv
     from ecgscale.results import require_writable
     from ecgscale.specs import load_grid
@@ -199,13 +226,14 @@ def sweep(
     folder = out or Path("results") / grid.name
     mode = wandb_mode(wandb)
     require_writable(folder)
-    backlog = _backlog(sweep_file, data, folder, skip_bad=skip_bad)
+    backlog = _backlog(sweep_file, data, folder, order, skip_bad=skip_bad)
     keep_sweep_file(sweep_file, folder)
     if not as_json:
         show_plan(backlog, as_json=False)
     ended: list[Ended] = []
     stopped = None
-    gate = _gate(backlog, trials_per_gpu, budget_gpu_hours, last_start)
+    slots = Slots(trials_per_gpu, gpu_memory_gib, wait_for_gpus, ship_results)
+    gate = _gate(backlog, slots, budget_gpu_hours, last_start)
     if backlog.todo:
         execution = Execution(
             data.absolute(),
@@ -215,6 +243,7 @@ def sweep(
             mode,
             lease_s=lease,
             checkpoint_s=checkpoint_s,
+            hang_s=hang_s,
             argv=public_argv(sys.argv),
             config_hash=grid.identity(),
         )
@@ -232,12 +261,13 @@ def sweep(
                     execution,
                     note,
                     executor=executor,
-                    trials_per_gpu=trials_per_gpu,
+                    slots=slots,
                     processes=processes,
                     gate=gate,
                 )
         except KeyboardInterrupt:
             pass
+    clear_away(folder, backlog.settled | {end.trial_id for end in ended if end.is_settled})
     show_ended(backlog, ended, as_json)
     if stopped is not None:
         then = (
@@ -247,7 +277,7 @@ def sweep(
         )
         print(f"stopped: {stopped}\n{then} goes on: {' '.join(sys.argv)}", file=sys.stderr)
         raise typer.Exit(EXIT_SAME_BUG)
-    if len(ended) < len(backlog.todo):  # Tune turns Ctrl-C into an early return
+    if len(ended) < len(backlog.todo):
         print(f"interrupted: finished trials are kept, the same command goes on: {' '.join(sys.argv)}", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
     if backlog.diverged or any(end.status != "completed" for end in ended):
@@ -267,8 +297,10 @@ def work(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out records that are all zero or not a number.")
     ] = False,
+    order: StartingOrder = "longest-first",
     lease: LeaseSeconds = 60.0,
     checkpoint_s: CheckpointSeconds = 300.0,
+    hang_s: HangSeconds = 1800.0,
     as_json: Json = False,
 ) -> None:
     """Work on a sweep together with all others that see the results folder; needs no server and no Ray.
@@ -287,8 +319,10 @@ def work(
         threads=threads,
         wandb=wandb,
         skip_bad=skip_bad,
+        order=order,
         lease=lease,
         checkpoint_s=checkpoint_s,
+        hang_s=hang_s,
         as_json=as_json,
     )
 
@@ -378,7 +412,7 @@ def retry(
     from ecgscale.failures import failure_classes
 
     wanted = failure_classes(classes)
-    marked = results.ask_retries(folder, results.read(folder), wanted, label)
+    marked = results.ask_retries(folder, results.outcomes(folder), wanted, label)
     if as_json:
         print(json.dumps({"folder": str(folder), "marked": [record.label for record in marked]}))
         return
@@ -518,15 +552,53 @@ def _pair(words: str) -> tuple[str, str]:
 
 
 @app.command()
-def report(folder: Results, as_json: Json = False) -> None:
-    """Write the findings of a results folder: laws, runs and transfer scores as CSV and JSON, figures as PDF.
+def report(
+    folder: Results,
+    tex: Annotated[bool, typer.Option("--tex", help="Also tables of verdicts and laws for LaTeX.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Decide the study's conclusions on a results folder and write them up, as one page that opens from disk.
+
+    RESULTS/report/ holds index.html, laws, runs and transfer scores as CSV and JSON, and every figure as PDF and PNG
+    with its numbers as CSV.
 
     Example: [bold]ecgscale report results/grid_small[/bold]
     """
+    from ecgscale.console import print_json
     from ecgscale.report import write_report
 
-    for written in write_report(folder):
-        print(json.dumps({"written": str(written)}) if as_json else f"written: {written}")
+    made = write_report(folder, with_tex=tex)
+    if as_json:
+        print_json([one.to_dict() for one in made])
+        return
+    for one in made:
+        for conclusion in one.conclusions:
+            print(f"{conclusion.verdict:<13}{conclusion.question}")
+        print(f"written: {one.files[-1]} and {len(one.files) - 1} more files")
+
+
+@app.command()
+def simulate(
+    sweep_file: SweepFile,
+    truth: Annotated[Path, typer.Option(help="YAML with the laws to draw from; see docs/fitting.md.")],
+    out: Annotated[Path, typer.Option("--out", help="Results folder to write; one that holds rows is refused.")],
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw a results folder from known laws: would this grid decide the question? Nothing is trained.
+
+    `ecgscale report` then says what could be concluded, beside a truth that is known.
+
+    Example: [bold]ecgscale simulate sweeps/grid_paper.yaml --truth truth.yaml --out results/simulated[/bold]
+    """
+    from ecgscale.console import print_json
+    from ecgscale.planted import load_truth, write_simulated
+
+    n_rows = write_simulated(sweep_file, load_truth(truth), out, seed)
+    if as_json:
+        print_json({"written": str(out), "n_rows": n_rows})
+    else:
+        print(f"written: {n_rows} simulated rows in {out}; next: ecgscale report {out}")
 
 
 # --- shared --------------------------------------------------------------------------------------------------------
@@ -536,10 +608,13 @@ def _backlog(
     sweep_file: Path,
     data: Path | None,
     out: Path | None,
+    order: Order,
     *,
     skip_bad: bool = False,
     calibration: Path | None = None,
 ) -> Backlog:
+    from dataclasses import replace
+
     from ecgscale.calibration import CALIBRATION_FILE, Calibration
     from ecgscale.plan import plan as make_plan
     from ecgscale.specs import load_grid
@@ -559,23 +634,25 @@ def _backlog(
     kept = (out or Path("results") / grid.name) / CALIBRATION_FILE
     if calibration is None and kept.exists():
         calibration = kept
-    return backlog(made, out, Calibration.load(calibration) if calibration is not None else None)
+    return backlog(replace(made, order=order), out, Calibration.load(calibration) if calibration is not None else None)
 
 
 def _gate(
-    backlog: Backlog, trials_per_gpu: int, budget_gpu_hours: float | None, deadline: datetime.datetime | None
+    backlog: Backlog, slots: Slots, budget_gpu_hours: float | None, deadline: datetime.datetime | None
 ) -> Gate | None:
     from ecgscale.budget import Gate
-    from ecgscale.plan import CPU_CORE, GPU
+    from ecgscale.plan import CPU_CORE, GPU, GPU_MEMORY_GIB
 
     if budget_gpu_hours is None and deadline is None:
         return None
     trials = backlog.plan.trials
     device = GPU if any(cell.gpu_from != "assumed" for cell in trials) else CPU_CORE
-    share = 1 / trials_per_gpu
     expected_s = {cell.spec.trial_id: cell.seconds(device) for cell in trials}
+    memory_gib = slots.gpu_memory_gib or GPU_MEMORY_GIB
+    share = {cell.spec.trial_id: slots.share(cell.spec, memory_gib) for cell in trials} if device is GPU else {}
+    spent_s = sum(seconds * share.get(trial_id, 1.0) for trial_id, seconds in backlog.spent_s.items())
     budget_s = budget_gpu_hours * 3600 if budget_gpu_hours is not None else None
-    return Gate(expected_s, share, budget_s, backlog.spent_s * share, deadline)
+    return Gate(expected_s, share, budget_s, spent_s, deadline)
 
 
 def _start_ray(address: str | None, cpus: int | None, dashboard: bool, *, quiet: bool) -> None:

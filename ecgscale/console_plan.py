@@ -13,6 +13,9 @@ from ecgscale.plan import CPU_CORE, GPU, GPU_MEMORY_GIB, Device, Plan, PlannedTr
 from ecgscale.sweep import Backlog
 
 CPU_COUNTS = (1, 2, 8, 64)
+SHOWN_TRIALS = 500
+"""The costliest are listed; more than anybody reads, and a table of 10,000 takes ten seconds to lay out."""
+
 SHOWN_CHANGES = 5
 """Kinds of change that are listed; a sweep seldom changes in more ways at once."""
 
@@ -43,9 +46,11 @@ def show_plan(backlog: Backlog, as_json: bool, terms: Terms | None = None) -> No
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("trial", "N", "D", "seen", "FLOPs", "memory", "GPU share", "read", "CPU core", "GPU", ""):
         table.add_column(heading, justify="left" if heading in ("trial", "") else "right", no_wrap=True)
-    for cell in plan.trials:
+    for cell in plan.trials[:SHOWN_TRIALS]:
         table.add_row(*_plan_row(cell, terms), _state(backlog, todo, cell.spec.trial_id))
     out.print(table)
+    if len(plan.trials) > SHOWN_TRIALS:
+        out.print(f"and {len(plan.trials) - SHOWN_TRIALS} that cost less; --json lists them")
     progress = "" if backlog.n_done is None else f", {backlog.n_done} done, {len(backlog.todo)} to run"
     progress += f", {len(backlog.diverged)} diverged and not tried again" if backlog.diverged else ""
     out.print(
@@ -61,7 +66,7 @@ def show_plan(backlog: Backlog, as_json: bool, terms: Terms | None = None) -> No
 
 
 def _show_schedule(plan: Plan, device: Device, counts: tuple[int, ...], terms: Terms) -> None:
-    schedules = {k: plan.schedule(k, device) for k in counts}
+    schedules = {k: plan.schedule(k, device, terms.gpu_memory_gib) for k in counts}
     spans = ", ".join(f"{duration(found.makespan_s)} on {k}" for k, found in schedules.items())
     first = schedules[counts[0]]
     longest = max(plan.trials, key=lambda cell: cell.seconds(device))
@@ -150,7 +155,7 @@ def plan_json(backlog: Backlog, terms: Terms) -> dict[str, Any]:
         }
         trials.append(entry)
     schedules = {
-        name: {k: plan.schedule(k, device) for k in counts}
+        name: {k: plan.schedule(k, device, terms.gpu_memory_gib) for k in counts}
         for name, device, counts in (("cpu_core", CPU_CORE, CPU_COUNTS), ("gpu", GPU, terms.gpu_counts))
     }
     return {

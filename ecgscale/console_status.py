@@ -20,7 +20,7 @@ from rich.text import Text
 from ecgscale.console import duration, out, print_json, si
 from ecgscale.failures import ADVICE, FailureClass
 from ecgscale.ladder import RUNGS
-from ecgscale.results import RunRecord, Status
+from ecgscale.results import Outcome, RunRecord, Status
 from ecgscale.status import Progress, State, Trial, Watched
 
 SHORT = {
@@ -161,7 +161,7 @@ def _fraction(value: float) -> str:
 
 def _failures(progress: Progress) -> list[RenderableType]:
     """Each class with what it means, what to do, and the first trials of it."""
-    failed: dict[FailureClass | None, list[RunRecord]] = defaultdict(list)
+    failed: dict[FailureClass | None, list[Outcome]] = defaultdict(list)
     for trial in progress.in_state(State.FAILED):
         if trial.record is not None:
             failed[trial.failure].append(trial.record)
@@ -268,6 +268,7 @@ def _outcome(record: RunRecord) -> Iterable[tuple[str, str | None]]:
     yield "wall", duration(record.wall_s) + (f", training {duration(s)}" if (s := record.train_s) is not None else "")
     peak = record.peak_memory_bytes
     yield "peak memory", f"{peak / 2**30:.2f} GiB" if peak is not None else None
+    yield "microbatch", f"{n} records at a time, for lack of memory" if (n := record.microbatch) is not None else None
 
 
 def _plan(record: RunRecord) -> Iterable[tuple[str, str | None]]:

@@ -19,6 +19,7 @@ class Execution:
     wandb: experiment tracking.
     checkpoint_s: seconds between checkpoints of a training; 0 for none but those of a trial that is asked to stop.
     lease_s: so long a trial's owner must have been watched without a sign of life before another takes the trial over.
+    hang_s: a trial that has made no progress for so long ends its process; 0 for never.
     argv: the command that runs the sweep, as it may be published; see `provenance.public_argv`.
     config_hash: of the sweep file as it was understood.
     """
@@ -30,5 +31,6 @@ class Execution:
     wandb: WandbMode = "disabled"
     checkpoint_s: float = 300.0
     lease_s: float = 60.0
+    hang_s: float = 1800.0
     argv: str | None = None
     config_hash: str | None = None

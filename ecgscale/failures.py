@@ -40,8 +40,9 @@ class Advice:
 
 ADVICE = {
     FailureClass.OUT_OF_MEMORY: Advice(
-        "the trial did not fit into the memory of its device or machine",
-        "run the sweep again with fewer trials at once (--trials-per-gpu, --cpus) or on a larger device",
+        "the trial did not fit into the memory of its device: not alone, and not in parts if its family allows parts",
+        "train on a larger device, or with a smaller train.batch_size, which makes it another trial; "
+        "where others use the device, too: run the sweep again",
     ),
     FailureClass.DIVERGED: Advice(
         "the loss became NaN or infinite; the same seed on the same machine diverges again, so it is not tried again",

@@ -120,12 +120,19 @@ class PlannedTrial:
     gpu_from: Origin = "assumed"
 
     def gpu_share(self, gpu_memory_gib: float = GPU_MEMORY_GIB) -> float:
-        """1/k of a GPU, where k such trials fit its memory and fill its time."""
+        """1, 1/2, 1/4 … of a GPU: as many such trials as fit its memory and fill its time.
+
+        Powers of two, so that shares of different trials fill a GPU together.
+        """
         wanted = max(self.memory_bytes / (gpu_memory_gib * 2**30), self.busy_share)
-        return 1 / min(MAX_TRIALS_PER_GPU, max(1, math.floor(1 / wanted)))
+        return 0.5 ** math.floor(math.log2(min(MAX_TRIALS_PER_GPU, max(1.0, 1 / wanted))))
 
     def seconds(self, device: Device) -> float:
         return self.cpu_s if device is CPU_CORE else self.gpu_s
+
+
+Order = Literal["longest-first", "cheap-first"]
+"""In which trials start: for the shortest sweep, or for an early curve."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +141,32 @@ class Plan:
 
     grid: GridSpec
     trials: tuple[PlannedTrial, ...]
+    order: Order = "longest-first"
 
     @property
     def specs(self) -> tuple[TrialSpec, ...]:
         return tuple(t.spec for t in self.trials)
 
-    def schedule(self, n_devices: int, device: Device) -> Schedule:
-        """What happens when all trials run longest first on `n_devices`, one on a device, as executors start them."""
-        jobs = [Job(t.seconds(device)) for t in self.trials]
-        return simulate(jobs, n_devices)
+    def schedule(self, n_devices: int, device: Device, gpu_memory_gib: float = GPU_MEMORY_GIB) -> Schedule:
+        """What happens when all trials run on `n_devices`: one to a CPU core, by their shares on GPUs."""
+        cells = {cell.spec.trial_id: cell for cell in self.trials}
+        started = [cells[spec.trial_id] for spec in starting_order(self.specs, self.order)]
+        shares = [cell.gpu_share(gpu_memory_gib) if device is GPU else 1.0 for cell in started]
+        return simulate(
+            [Job(cell.seconds(device), share) for cell, share in zip(started, shares, strict=True)], n_devices
+        )
+
+
+def starting_order(specs: Sequence[TrialSpec], order: Order = "longest-first") -> tuple[TrialSpec, ...]:
+    """The cheapest trial of each arm first, so that a broken arm shows within seconds; then the others as asked.
+
+    Args:
+        specs: costliest first.
+    """
+    smoke = {spec.arm: spec for spec in specs}  # the last of an arm wins
+    chosen = {id(spec) for spec in smoke.values()}
+    others = [spec for spec in specs if id(spec) not in chosen]
+    return *smoke.values(), *(others if order == "longest-first" else reversed(others))
 
 
 def plan(grid: GridSpec, populations: Mapping[str, Population] | None = None) -> Plan:
@@ -162,7 +186,7 @@ def plan(grid: GridSpec, populations: Mapping[str, Population] | None = None) ->
                 raise SpecError(f"sweep {grid.name}: population {name!r} is not in the data directory")
     elsewhere = sum(known[name].n_records for name in grid.data.transfer_to if name in known)
     cells = [planned(spec, records_evaluated(spec, elsewhere)) for spec in _cells(grid, known)]
-    for what in ("trial_id", "label"):
+    for what in ("label",) if populations is None else ("label", "trial_id"):
         names = [getattr(cell.spec, what) for cell in cells]
         if len(set(names)) < len(names):
             raise SpecError(
@@ -173,7 +197,7 @@ def plan(grid: GridSpec, populations: Mapping[str, Population] | None = None) ->
 
 
 def _cells(grid: GridSpec, known: Mapping[str, Population]) -> Iterable[TrialSpec]:
-    axes = grid.axes
+    axes, recipe = grid.axes, grid.train.recipe()
     for seed in axes.seed:
         for fraction in axes.data_fraction:
             for rung in axes.rung:
@@ -198,7 +222,7 @@ def _cells(grid: GridSpec, known: Mapping[str, Population]) -> Iterable[TrialSpe
                                     shape(family, rung, grid.input.shape).width
                                 ),
                                 mask_ratio=grid.train.mask_ratio if paradigm == "ssl" else None,
-                                train=grid.train.recipe(),
+                                train=recipe,
                                 probe=grid.probe,
                             )
 
@@ -301,4 +325,4 @@ def work(device: Device, spec: TrialSpec, evaluated: float) -> Work:
 
 def makespan_s(durations_s: Sequence[float], n_devices: int) -> float:
     """Longest processing time first on identical devices (Graham 1969)."""
-    return simulate([Job(duration) for duration in durations_s], n_devices).makespan_s
+    return simulate([Job(duration) for duration in sorted(durations_s, reverse=True)], n_devices).makespan_s

@@ -7,22 +7,28 @@ The store is the truth about a sweep; no scheduler's state is. A results folder 
     results/X/retries/TRIAL-ATTEMPT  that attempt failed, and somebody asked for another; empty
     results/X/leases/…              who runs which trial; see `leases`
     results/X/quarantine/…          files that were found among the rows and are none, each with a note
+    results/X/rows.cache            the rows once more, of large sweeps; see `row_cache`; safe to delete
     results/X/figures/ …            made from the rows, safe to delete
 """
 
 from __future__ import annotations
 
 import datetime
+import gc
+import json
 import logging
 import os
 import types
 import typing
 import uuid
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -31,6 +37,7 @@ from pydantic import Field, ValidationError
 
 from ecgscale.errors import EcgscaleError
 from ecgscale.failures import FailureClass
+from ecgscale.row_cache import WORTH_A_CACHE, RowCache, row_stamps
 from ecgscale.specs import Spec, TrialSpec
 
 SCHEMA_VERSION = 1
@@ -47,23 +54,71 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+FEWEST_POSITIVES = 5
+"""A class with fewer test records than this is marked, and its task not averaged: the loss is mostly the draw of those
+few (our choice)."""
+
+
 class TaskScore(Spec):
-    """How well a linear read-out of the frozen encoder does one task on one population; no loss without a fit."""
+    """How well one read-out of an encoder does one task on one population; no loss without a fit.
+
+    Intervals are 95 % of resampled test patients.
+    """
 
     population: str
     task: str = Field(description="`task:column` for a column of a multilabel task")
     kind: str = Field(description="binary (a column of a multilabel task, too), multiclass or regression")
+    read_out: str = Field(
+        default="linear", description="linear or attentive (encoder frozen), fine_tuned, zero_shot (supervised head)"
+    )
+    label_fraction: float = Field(
+        default=1.0, description="share of the training patients whose labels the read-out was fitted to; 0 if none"
+    )
     seen: bool = Field(description="the task is one of the six pre-training labels")
+    trained_on: bool | None = Field(
+        default=None, description="the task is a label this encoder was trained on; null in older rows"
+    )
     loss: float | None = Field(description="test loss: mean squared error over the variance if regression, else nats")
+    loss_low: float | None = None
+    loss_high: float | None = None
     constant_loss: float | None = Field(description="test loss of the constant predictor of the training patients")
+    random_loss: float | None = Field(
+        default=None, description="test loss of the same read-out of the untrained encoder of that rung and seed"
+    )
+    handmade_loss: float | None = Field(
+        default=None, description="test loss of the linear read-out of hand-made features"
+    )
     auroc: float | None = Field(description="mean of one against the rest if multiclass; null for regression")
+    auroc_low: float | None = None
+    auroc_high: float | None = None
+    random_auroc: float | None = None
+    handmade_auroc: float | None = None
+    auprc: float | None = Field(
+        default=None, description="average precision; as for auroc; by chance it is the share of positives"
+    )
+    auprc_low: float | None = None
+    auprc_high: float | None = None
     mae: float | None = Field(default=None, description="mean absolute error in `unit`; null unless regression")
     unit: str | None = Field(default=None, description="as the task declares it")
-    l2: float | None = Field(description="the penalty chosen on validation patients")
-    n_train: int
+    l2: float | None = Field(description="the penalty chosen on validation patients; null unless linear")
+    converged: bool | None = Field(
+        default=None, description="a linear read-out has reached its optimum; null otherwise, and in older rows"
+    )
+    n_train: int = Field(description="records the read-out was fitted to")
     n_test: int
     n_test_positive: int | None = Field(description="null unless binary")
     reason: str | None = Field(default=None, description="why nothing could be fitted; null when there is a loss")
+
+    @property
+    def few_positives(self) -> bool:
+        """A binary task with too few test records of one class to be averaged with others."""
+        positives = self.n_test_positive
+        return positives is not None and min(positives, self.n_test - positives) < FEWEST_POSITIVES
+
+    @property
+    def is_main(self) -> bool:
+        """The frozen encoder, read out linearly with every label there is: what laws are fitted to."""
+        return self.read_out == "linear" and self.label_fraction == 1
 
 
 class LabelScore(Spec):
@@ -74,10 +129,9 @@ class LabelScore(Spec):
     n_test_positive: int
 
 
-class RunRecord(Spec):
-    """One attempt at one trial. A missing number is null, never 0; the reason is in `reason`."""
+class Outcome(Spec):
+    """What the progress of a sweep needs to know of one attempt; a missing number is null, never 0."""
 
-    schema_version: int = SCHEMA_VERSION
     # who
     sweep: str
     trial_id: str = Field(description="hash of the fields that change the answer")
@@ -90,13 +144,7 @@ class RunRecord(Spec):
     data_fraction: float
     n_labels: int = Field(description="labels SL was trained on; 0 for SSL")
     seed: int
-    # size
-    n_params: int = Field(description="N: parameters of the encoder, without head or decoder")
-    n_params_head: int
-    n_records: int = Field(description="D: unique training records")
-    n_samples_seen: int
-    train_flops: float = Field(description="C: counted operator by operator, forward and backward")
-    # outcome
+    # how it went
     status: str
     reason: str | None = None
     failure: str | None = Field(
@@ -105,24 +153,50 @@ class RunRecord(Spec):
     )
     bug: str | None = Field(default=None, description="failures with the same number went wrong at the same place")
     loss_unit: str = Field(description="nats (SL) or mse (SSL, squared normalised signal)")
+    id_loss: float | None = Field(default=None, description="test patients, weights of the best validation loss")
+    # where, and what it took
+    device: str
+    threads: int
+    wall_s: float = Field(description="of all parts, when training was continued from a checkpoint")
+    started_at: datetime.datetime
+    ended_at: datetime.datetime | None = None
+
+    @property
+    def failure_class(self) -> FailureClass | None:
+        """None when the trial completed, or failed before classes were written."""
+        if self.failure is not None:
+            return FailureClass(self.failure)
+        return FailureClass(self.status) if self.status in set(FailureClass) else None
+
+
+class RunRecord(Outcome):
+    """One attempt at one trial: the outcome, and all else that is known. The reason for missing numbers is `reason`."""
+
+    schema_version: int = SCHEMA_VERSION
+    # size
+    n_params: int = Field(description="N: parameters of the encoder, without head or decoder")
+    n_params_head: int
+    n_records: int = Field(description="D: unique training records")
+    n_samples_seen: int
+    train_flops: float = Field(description="C: counted operator by operator, forward and backward")
+    # losses
     val_loss_best: float | None = None
     val_loss_last: float | None = None
     best_step: int | None = None
-    id_loss: float | None = Field(default=None, description="test patients, weights of the best validation loss")
     id_loss_last: float | None = Field(default=None, description="test patients, last weights")
     id_constant_loss: float | None = Field(default=None, description="of the constant predictor on the test patients")
     id_auroc: tuple[LabelScore, ...] = ()
     transfer: tuple[TaskScore, ...] = ()
     # cost
-    wall_s: float = Field(description="of all parts, when training was continued from a checkpoint")
     train_s: float | None = Field(default=None, description="training steps alone, without evaluation")
     n_resumes: int | None = Field(
         default=None, description="how often training was continued from a checkpoint; null in older rows"
     )
+    microbatch: int | None = Field(
+        default=None, description="records of a batch in memory at a time; null for all of them"
+    )
     peak_memory_bytes: int | None = Field(default=None, description="of the device; of the process on a CPU")
     # provenance
-    device: str
-    threads: int
     git_commit: str | None = None
     git_dirty: bool | None = None
     git_diff: str | None = Field(
@@ -136,15 +210,9 @@ class RunRecord(Spec):
     config_hash: str | None = Field(default=None, description="of the sweep file as it was understood")
     data_fingerprint: str = Field(description="JSON: population → fingerprint")
     spec: str = Field(description="JSON of the whole TrialSpec")
-    started_at: datetime.datetime
-    ended_at: datetime.datetime | None = None
 
-    @property
-    def failure_class(self) -> FailureClass | None:
-        """None when the trial completed, or failed before classes were written."""
-        if self.failure is not None:
-            return FailureClass(self.failure)
-        return FailureClass(self.status) if self.status in set(FailureClass) else None
+
+Row = TypeVar("Row", bound=Outcome)
 
 
 def _arrow_type(annotation: Any) -> pa.DataType:
@@ -165,6 +233,9 @@ def _arrow_type(annotation: Any) -> pa.DataType:
 
 
 ROW_SCHEMA = pa.schema([(name, _arrow_type(f.annotation)) for name, f in RunRecord.model_fields.items()])
+
+_FILE_OPTIONS: dict[str, Any] = {"use_dictionary": False, "write_statistics": False, "store_schema": False}
+"""None of these pays in a file of one row: without them it has a third of the bytes and is read in half the time."""
 
 
 def new_attempt() -> str:
@@ -188,7 +259,7 @@ def append(folder: Path, record: RunRecord, may_publish: Callable[[], bool] = la
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as sink:
-            pq.write_table(pa.Table.from_pylist([record.model_dump()], schema=ROW_SCHEMA), sink)
+            pq.write_table(pa.Table.from_pylist([record.model_dump()], schema=ROW_SCHEMA), sink, **_FILE_OPTIONS)
             sink.flush()
             os.fsync(sink.fileno())
         if not may_publish():
@@ -219,38 +290,79 @@ def sweep_folders(folder: Path) -> list[Path]:
 
 def read(folder: Path) -> list[RunRecord]:
     """Every attempt in a results folder, oldest first; see `read_row` for those that can't be read."""
-    return oldest_first(row for path in row_files(folder) if (row := read_row(path)) is not None)
+    return _read(folder, RunRecord)
+
+
+def outcomes(folder: Path) -> list[Outcome]:
+    """As `read`, without what only laws and provenance need: a fifth of the time."""
+    return _read(folder, Outcome)
+
+
+def _read(folder: Path, model: type[Row]) -> list[Row]:
+    """What the cache holds from there, the rest from the rows themselves; many of these make a new cache."""
+    stamps = row_stamps(folder)
+    cache = RowCache(folder, _cache_schema())
+    columns = list(model.model_fields)
+    cached = cache.load(stamps, columns)
+    unknown = stamps.keys() - set(cached.column("file").to_pylist())
+    with _no_garbage_collection():
+        opened = {file: row.model_dump() for file in unknown if (row := read_row(folder / "rows" / file)) is not None}
+        if len(opened) >= WORTH_A_CACHE:
+            cache.add(opened, stamps)
+        known = (row for batch in cached.select(columns).to_batches(max_chunksize=1000) for row in batch.to_pylist())
+        new = ({name: row[name] for name in columns} for row in opened.values())
+        return oldest_first(model.model_validate(row) for row in chain(known, new))
+
+
+@lru_cache(maxsize=1)
+def _cache_schema() -> pa.Schema:
+    """With the declaration of a row as metadata: rows that were checked against another one are checked again."""
+    return ROW_SCHEMA.with_metadata({"declared": json.dumps(RunRecord.model_json_schema())})
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Looking for cycles among 100,000 new objects that hold none takes four times as long as making them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class NewRows:
     """The rows that appear in a folder from now on, each read once."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._known = set(row_files(folder))
+        self._folder = folder
+        self._known = set(_files(folder))
 
     def look(self) -> list[RunRecord]:
         """Those that have appeared since the last look."""
-        new = [path for path in row_files(self.folder) if path not in self._known]
-        self._known.update(new)
-        return [row for path in new if (row := read_row(path)) is not None]
+        new = set(_files(self._folder)) - self._known
+        self._known |= new
+        return [row for file in sorted(new) if (row := read_row(self._folder / "rows" / file)) is not None]
 
 
 def completed_row(folder: Path, trial_id: str) -> RunRecord | None:
     """The completed attempt of one trial, if there is any."""
-    for path in (folder / "rows").glob(f"{trial_id}-*.parquet"):
-        row = read_row(path)
-        if row is not None and row.status == Status.COMPLETED:
-            return row
+    for file in _files(folder):
+        if file.startswith(f"{trial_id}-"):
+            row = read_row(folder / "rows" / file)
+            if row is not None and row.status == Status.COMPLETED:
+                return row
     return None
 
 
-def row_files(folder: Path) -> list[Path]:
-    return sorted((folder / "rows").glob("*.parquet"))
+def _files(folder: Path) -> list[str]:
+    rows = folder / "rows"
+    return [file for file in os.listdir(rows) if file.endswith(".parquet")] if rows.is_dir() else []
 
 
-def oldest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
-    return sorted(records, key=lambda r: r.started_at)
+def oldest_first(records: Iterable[Row]) -> list[Row]:
+    return sorted(records, key=lambda r: (r.started_at, r.trial_id, r.attempt))
 
 
 def read_row(path: Path) -> RunRecord | None:
@@ -269,14 +381,14 @@ def read_row(path: Path) -> RunRecord | None:
     except OSError as error:
         raise EcgscaleError(f"{path}: can't be read ({error.strerror})") from error
     try:
-        row = pq.read_table(pa.BufferReader(content), schema=ROW_SCHEMA).to_pylist()[0]
+        found = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False).to_pylist()[0]
     except Exception as error:
         _quarantine(path, str(error).splitlines()[0] if str(error) else type(error).__name__)
         return None
     try:
-        if (version := row["schema_version"]) is not None and version > SCHEMA_VERSION:
+        if isinstance(version := found.get("schema_version"), int) and version > SCHEMA_VERSION:
             raise EcgscaleError(f"{path}: a row of version {version}, this ecgscale knows {SCHEMA_VERSION}; update it")
-        return RunRecord.model_validate(row)
+        return RunRecord.model_validate({name: found[name] for name in RunRecord.model_fields if name in found})
     except ValidationError as error:
         _quarantine(path, "no usable " + ", ".join(str(e["loc"][0]) for e in error.errors()[:3]))
         return None
@@ -325,9 +437,9 @@ def require_writable(folder: Path) -> None:
         ) from None
 
 
-def latest(records: Iterable[RunRecord]) -> dict[str, RunRecord]:
+def latest(records: Iterable[Row]) -> dict[str, Row]:
     """Trial id → the attempt that counts: the completed one if there is any, else the last."""
-    best: dict[str, RunRecord] = {}
+    best: dict[str, Row] = {}
     for record in records:
         known = best.get(record.trial_id)
         if known is None or known.status != Status.COMPLETED:
@@ -357,7 +469,7 @@ def attempts_at(records: Sequence[RunRecord], name: str) -> list[RunRecord]:
 
 
 def missing(
-    trials: Sequence[TrialSpec], records: Iterable[RunRecord], retries: Container[str] = ()
+    trials: Sequence[TrialSpec], records: Iterable[Outcome], retries: Container[str] = ()
 ) -> tuple[TrialSpec, ...]:
     """Planned minus completed. A failed trial is missing: running the sweep again tries it again.
 
@@ -374,13 +486,13 @@ def missing(
     return tuple(t for t in trials if t.trial_id not in settled)
 
 
-def without_row(trials: Sequence[TrialSpec], records: Iterable[RunRecord]) -> tuple[TrialSpec, ...]:
+def without_row(trials: Sequence[TrialSpec], records: Iterable[Outcome]) -> tuple[TrialSpec, ...]:
     """Planned minus completed, diverged trials included."""
     done = {r.trial_id for r in records if r.status == Status.COMPLETED}
     return tuple(t for t in trials if t.trial_id not in done)
 
 
-def ask_retry(folder: Path, record: RunRecord) -> None:
+def ask_retry(folder: Path, record: Outcome) -> None:
     """Marks a failed attempt to be followed by another. The mark is spent by the next row of that trial."""
     marks = folder / RETRIES
     marks.mkdir(exist_ok=True)
@@ -388,8 +500,8 @@ def ask_retry(folder: Path, record: RunRecord) -> None:
 
 
 def ask_retries(
-    folder: Path, records: Iterable[RunRecord], classes: Container[FailureClass | None], label: str = "*"
-) -> list[RunRecord]:
+    folder: Path, records: Iterable[Row], classes: Container[FailureClass | None], label: str = "*"
+) -> list[Row]:
     """Marks the last attempts of trials that failed in one of `classes` and whose label fits; returns them."""
     wanted = [
         record
@@ -419,9 +531,11 @@ def transfer_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     size = ["sweep", "trial_id", "arm", "family", "paradigm", "rung", "n_params", "n_records", "n_labels", "seed"]
     size += ["data_fraction", "id_loss"]
     rows = [
-        {name: getattr(record, name) for name in size} | score.model_dump()
+        {name: getattr(record, name) for name in size} | score.model_dump() | {"few_positives": score.few_positives}
         for record in latest(records).values()
         for score in record.transfer
     ]
-    numbers = ("loss", "constant_loss", "auroc", "mae", "l2")  # null in every row is still a number that is missing
-    return pd.DataFrame(rows, columns=size + list(TaskScore.model_fields)).astype(dict.fromkeys(numbers, "float64"))
+    # null in every row is still a number that is missing
+    numbers = [name for name, field in TaskScore.model_fields.items() if field.annotation == float | None]
+    columns = [*size, *TaskScore.model_fields, "few_positives"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numbers, "float64"))

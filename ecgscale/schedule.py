@@ -1,30 +1,111 @@
-"""The schedule of a sweep, simulated: longest first on identical devices that several trials may share.
+"""Which trial starts next, and where: a queue in starting order, over devices that several trials may share.
 
-Trials are ordered by what they are expected to take and end when they really do, so that a simulation with both shows
-what bad estimates cost. A trial that needs more of a device than is free reserves the device that is emptied first.
+The Ray executor and the plan's simulation ask the same queue, so that a plan's makespan is what the executor does. A
+trial that needs more of a device than any has free reserves the one that has most: smaller ones don't starve it.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 _EPSILON = 1e-9
+
+J = TypeVar("J")
+D = TypeVar("D", bound="Device")
+
+
+@dataclass(eq=False)
+class Device:
+    """What trials hold shares of.
+
+    Attributes:
+        free: share that nobody holds.
+        places: trials that may still be added, however small; where CPUs are short.
+    """
+
+    free: float = 1.0
+    places: float = math.inf
+
+    def fits(self, share: float) -> bool:
+        return self.places >= 1 and self.free >= share - _EPSILON
+
+    @property
+    def is_overfull(self) -> bool:
+        return self.places < 0 or self.free < -_EPSILON
+
+    def rank(self, share: float) -> Any:
+        """The lowest of those that fit is taken: the fullest, so that whole devices stay whole."""
+        return self.free
+
+    def take(self, share: float) -> None:
+        self.free -= share
+        self.places -= 1
+
+    def give(self, share: float) -> None:
+        self.free = min(1.0, self.free + share)
+        self.places += 1
+
+
+class Queue(Generic[J]):
+    """Jobs in the order in which they should start, each with its share of a device."""
+
+    def __init__(self, jobs: Iterable[tuple[J, float]] = ()) -> None:
+        self._waiting: dict[float, deque[tuple[int, J]]] = {}  # share → its jobs: who is next heads one of a few queues
+        self._first = 0
+        for position, (job, share) in enumerate(jobs):
+            self._waiting.setdefault(share, deque()).append((position, job))
+
+    def __len__(self) -> int:
+        return sum(len(jobs) for jobs in self._waiting.values())
+
+    def shares(self) -> dict[float, int]:
+        """Share → how many jobs wait for one."""
+        return {share: len(jobs) for share, jobs in self._waiting.items()}
+
+    def put_first(self, job: J, share: float) -> None:
+        self._first -= 1
+        self._waiting.setdefault(share, deque()).appendleft((self._first, job))
+
+    def clear(self) -> None:
+        self._waiting.clear()
+
+    def starts(self, devices: Sequence[D]) -> Iterator[tuple[J, float, D]]:
+        """Takes out, in order, what starts now, and takes its share of a device.
+
+        It goes on until the next job fits nowhere; behind that one, only with what does not keep it waiting longer.
+        """
+        reserved: D | None = None
+        refused: set[float] = set()
+        while heads := [(jobs[0][0], share) for share, jobs in self._waiting.items() if share not in refused]:
+            _, share = min(heads)
+            open_to_it = [device for device in devices if device is not reserved and device.fits(share)]
+            if not open_to_it:
+                refused.add(share)
+                if reserved is None and devices and share > min(self._waiting):  # a smaller one could starve it
+                    reserved = max(devices, key=lambda device: device.free)
+                continue
+            device = min(open_to_it, key=lambda device: device.rank(share))
+            _, job = self._waiting[share].popleft()
+            if not self._waiting[share]:
+                del self._waiting[share]
+            device.take(share)
+            yield job, share, device
+
+
+# --- simulated -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Job:
-    """A trial as a scheduler sees it: `share` of one device for `expected_s`, in truth `true_s` when given."""
+    """A trial as a plan sees it: `share` of one device for so many seconds."""
 
-    expected_s: float
+    seconds: float
     share: float = 1.0
-    true_s: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        return self.expected_s if self.true_s is None else self.true_s
 
 
 @dataclass(frozen=True)
@@ -39,69 +120,19 @@ class Schedule:
 
 
 def simulate(jobs: Sequence[Job], n_devices: int) -> Schedule:
-    """List scheduling, longest expectation first (Graham 1969), with shares and a reservation for what does not fit."""
+    """List scheduling in the given order (Graham 1969), with shares and a reservation for what does not fit."""
     device_s = sum(job.seconds * job.share for job in jobs)
     critical_s = max((job.seconds for job in jobs), default=0.0)
-    waiting = _by_share(jobs)
-    free = [1.0] * n_devices
-    running: list[tuple[float, int, float]] = []  # (end, device, share)
-    now_s = 0.0
-    while waiting:
-        _start_what_fits(waiting, free, running, now_s)
-        if waiting:
-            now_s = _free_next(running, free)
-    makespan_s = max((end for end, _, _ in running), default=now_s)
-    return Schedule(max(makespan_s, now_s), max(device_s / n_devices, critical_s), critical_s, device_s)
-
-
-def _by_share(jobs: Iterable[Job]) -> dict[float, deque[Job]]:
-    """Share → its jobs, longest first: whoever is next is at the head of one of a few queues."""
-    queues: dict[float, deque[Job]] = {}
-    for job in sorted(jobs, key=lambda job: -job.expected_s):
-        queues.setdefault(job.share, deque()).append(job)
-    return queues
-
-
-def _start_what_fits(
-    waiting: dict[float, deque[Job]], free: list[float], running: list[tuple[float, int, float]], now_s: float
-) -> None:
-    """Starts jobs in order until the next fits nowhere; behind it, only what does not keep it waiting longer."""
-    reserved: set[int] = set()
-    refused: set[float] = set()
-    while True:
-        heads = [(queue[0].expected_s, share) for share, queue in waiting.items() if share not in refused]
-        if not heads:
-            return
-        _, share = max(heads)
-        open_to_it = [d for d in range(len(free)) if d not in reserved and free[d] >= share - _EPSILON]
-        if not open_to_it:
-            refused.add(share)
-            if not reserved and share > min(waiting):  # a smaller one behind it could starve it
-                reserved.add(_emptied_first(share, free, running))
-            continue
-        # the fullest device that still has room, so that whole devices stay whole
-        device = min(open_to_it, key=lambda d: (free[d], d))
-        job = waiting[share].popleft()
-        if not waiting[share]:
-            del waiting[share]
-        free[device] -= share
-        heapq.heappush(running, (now_s + job.seconds, device, share))
-
-
-def _emptied_first(share: float, free: Sequence[float], running: Sequence[tuple[float, int, float]]) -> int:
-    """The device that has room for `share` first if nothing more is started on it."""
-    room = list(free)
-    for _, device, held in sorted(running):
-        room[device] += held
-        if room[device] >= share - _EPSILON:
-            return device
-    raise ValueError(f"a share of {share} fits no device")
-
-
-def _free_next(running: list[tuple[float, int, float]], free: list[float]) -> float:
-    """Ends the job that ends next, and all that end with it; returns when that is."""
-    end_s = running[0][0]
-    while running and running[0][0] <= end_s:
-        _, device, share = heapq.heappop(running)
-        free[device] = min(1.0, free[device] + share)
-    return end_s
+    queue = Queue((job, job.share) for job in jobs)
+    devices = [Device() for _ in range(n_devices)]
+    running: list[tuple[float, int, Device, float]] = []  # (end, tie-breaker, device, share)
+    now_s, n_started = 0.0, 0
+    while queue or running:
+        for job, share, device in queue.starts(devices):
+            n_started += 1
+            heapq.heappush(running, (now_s + job.seconds, n_started, device, share))
+        now_s = running[0][0]
+        while running and running[0][0] <= now_s:
+            _, _, device, share = heapq.heappop(running)
+            device.give(share)
+    return Schedule(now_s, max(device_s / n_devices, critical_s), critical_s, device_s)

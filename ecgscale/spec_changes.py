@@ -16,6 +16,7 @@ from ecgscale.specs import TrialSpec
 
 Kind = Literal["new", "done", "failed", "changed"]
 _ABSENT = "absent"
+_text = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -93,4 +94,4 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
         named = {f"{prefix}[{item.get('name', place)}]": item for place, item in enumerate(value)}
         return {k: v for path, item in named.items() for k, v in _flat(item, path).items()}
-    return {prefix: json.dumps(value, ensure_ascii=False)}
+    return {prefix: _text(value)}

@@ -11,14 +11,14 @@ import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from ecgscale import results
 from ecgscale.failures import FailureClass
 from ecgscale.plan import PlannedTrial, makespan_s, plan
-from ecgscale.results import RunRecord
+from ecgscale.results import NewRows, Outcome
 from ecgscale.specs import load_grid
 from ecgscale.sweep import SWEEP_FILE
 
@@ -46,7 +46,7 @@ class Trial:
     rung: str
     data_fraction: float
     state: State
-    record: RunRecord | None = None
+    record: Outcome | None = None
     expected_s: float | None = None
     running_s: float = 0.0
 
@@ -80,7 +80,7 @@ class Progress:
     spent_s: Mapping[str, float]
     eta_s: float | None
     at_once: int
-    last: tuple[RunRecord, ...]
+    last: tuple[Outcome, ...]
     retries: int
     quarantined: Mapping[str, str]
 
@@ -96,13 +96,14 @@ class Progress:
         return tuple(trial for trial in self.trials if trial.state is state)
 
 
-@dataclass
 class Watched:
     """A results folder that is read again and again: rows are never rewritten, so each is read once."""
 
-    folder: Path
-    _rows: dict[Path, RunRecord] = field(default_factory=dict)
-    _plan: tuple[int, tuple[PlannedTrial, ...]] | None = None
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._new: NewRows | None = None
+        self._rows: dict[str, Outcome] = {}
+        self._plan: tuple[int, tuple[PlannedTrial, ...]] | None = None
 
     def progress(self, now: datetime.datetime | None = None) -> Progress:
         """The state at this moment.
@@ -110,9 +111,12 @@ class Watched:
         Raises:
             EcgscaleError: a row or the sweep file can't be read.
         """
-        for path in results.row_files(self.folder):
-            if path not in self._rows and (row := results.read_row(path)) is not None:
-                self._rows[path] = row
+        if self._new is None:
+            self._new = NewRows(self.folder)  # before the others are read, so that none is missed in between
+            rows: Sequence[Outcome] = results.outcomes(self.folder)
+        else:
+            rows = self._new.look()
+        self._rows |= {row.attempt: row for row in rows}
         records = results.oldest_first(self._rows.values())
         moment = now or datetime.datetime.now(datetime.UTC)
         return progress(self.folder, records, self._planned(), _running(self.folder, moment))
@@ -129,7 +133,7 @@ class Watched:
 
 def progress(
     folder: Path,
-    records: Sequence[RunRecord],
+    records: Sequence[Outcome],
     planned: Sequence[PlannedTrial] | None,
     running_s: Mapping[str, float],
 ) -> Progress:
@@ -160,20 +164,20 @@ def progress(
     )
 
 
-def _trial(cell: PlannedTrial, record: RunRecord | None, running_s: Mapping[str, float], on_gpu: bool) -> Trial:
-    spec = cell.spec
-    state = _state(spec.label, record, running_s)
+def _trial(cell: PlannedTrial, record: Outcome | None, running_s: Mapping[str, float], on_gpu: bool) -> Trial:
+    spec, label = cell.spec, cell.spec.label
+    state = _state(label, record, running_s)
     expected_s = cell.gpu_s if on_gpu else cell.cpu_s
-    elapsed_s = running_s.get(spec.label, 0.0)
-    return Trial(spec.label, spec.arm, spec.rung, spec.data_fraction, state, record, expected_s, elapsed_s)
+    elapsed_s = running_s.get(label, 0.0)
+    return Trial(label, spec.arm, spec.rung, spec.data_fraction, state, record, expected_s, elapsed_s)
 
 
-def _found(record: RunRecord, running_s: Mapping[str, float]) -> Trial:
+def _found(record: Outcome, running_s: Mapping[str, float]) -> Trial:
     state = _state(record.label, record, running_s)
     return Trial(record.label, record.arm, record.rung, record.data_fraction, state, record)
 
 
-def _state(label: str, record: RunRecord | None, running_s: Mapping[str, float]) -> State:
+def _state(label: str, record: Outcome | None, running_s: Mapping[str, float]) -> State:
     if record is not None and record.status == results.Status.COMPLETED:
         return State.DONE
     if label in running_s:
@@ -196,11 +200,11 @@ def _eta_s(trials: Iterable[Trial], at_once: int) -> float | None:
     return makespan_s([max(scale * (t.expected_s or 0.0) - t.running_s, 0.0) for t in left], at_once)
 
 
-def _ended_at(record: RunRecord) -> datetime.datetime:
+def _ended_at(record: Outcome) -> datetime.datetime:
     return record.ended_at or record.started_at + datetime.timedelta(seconds=record.wall_s)
 
 
-def _most_at_once(records: Sequence[RunRecord]) -> int:
+def _most_at_once(records: Sequence[Outcome]) -> int:
     """The most attempts whose times overlap."""
     edges = [(record.started_at, 1) for record in records] + [(_ended_at(record), -1) for record in records]
     running = most = 0
@@ -210,14 +214,14 @@ def _most_at_once(records: Sequence[RunRecord]) -> int:
     return most
 
 
-def _spent_s(records: Iterable[RunRecord]) -> dict[str, float]:
+def _spent_s(records: Iterable[Outcome]) -> dict[str, float]:
     spent: dict[str, float] = defaultdict(float)
     for record in records:
         spent[record.device] += record.wall_s * (record.threads if record.device == "cpu" else 1)
     return dict(spent)
 
 
-def _open_retries(folder: Path, latest: Iterable[RunRecord]) -> int:
+def _open_retries(folder: Path, latest: Iterable[Outcome]) -> int:
     asked = results.asked_retries(folder)
     return sum(r.attempt in asked for r in latest if r.status != results.Status.COMPLETED)
 

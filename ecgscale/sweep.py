@@ -6,8 +6,10 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +20,9 @@ from ecgscale.errors import EcgscaleError
 from ecgscale.execution import Execution
 from ecgscale.executors import Ended, Report, Stop
 from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, Elsewhere
+from ecgscale.executors.slots import Slots
 from ecgscale.failures import BugWatch, FailureClass
-from ecgscale.plan import Plan
+from ecgscale.plan import Plan, starting_order
 from ecgscale.preemption import PREEMPTED
 from ecgscale.spec_changes import Standing, standings
 from ecgscale.specs import TrialSpec, load_grid
@@ -46,10 +49,15 @@ class Backlog:
     n_done: int | None
     standings: Mapping[str, Standing] = field(default_factory=dict)
     """Trial id → new, done, failed or changed; empty without the data."""
-    spent_s: float = 0.0
-    """Wall seconds of all attempts in the results folder, failed ones included."""
+    spent_s: Mapping[str, float] = field(default_factory=dict)
+    """Trial id → wall seconds of all its attempts in the results folder, failed ones included."""
     diverged: frozenset[str] = frozenset()
     """Trials that are neither done nor to do: they diverge again, unless somebody asks for a retry."""
+
+    @property
+    def settled(self) -> frozenset[str]:
+        """Trials that are not to do."""
+        return frozenset(spec.trial_id for spec in self.plan.specs) - {spec.trial_id for spec in self.todo}
 
 
 def backlog(plan: Plan, folder: Path | None, calibration: Calibration | None = None) -> Backlog:
@@ -62,10 +70,10 @@ def backlog(plan: Plan, folder: Path | None, calibration: Calibration | None = N
     known = calibration or Calibration()
     if folder is None:
         plan = known.applied(plan)
-        return Backlog(plan, smoke_first(plan.specs), None)
+        return Backlog(plan, starting_order(plan.specs, plan.order), None)
     records = results.read(folder) if results.is_results_folder(folder) else []
     plan = (known + Calibration.from_rows(records)).applied(plan)
-    todo = smoke_first(results.missing(plan.specs, records, results.asked_retries(folder)))
+    todo = starting_order(results.missing(plan.specs, records, results.asked_retries(folder)), plan.order)
     undone = {spec.trial_id for spec in results.without_row(plan.specs, records)}
     diverged = undone - {spec.trial_id for spec in todo}
     return Backlog(
@@ -73,17 +81,16 @@ def backlog(plan: Plan, folder: Path | None, calibration: Calibration | None = N
         todo,
         len(plan.specs) - len(undone),
         standings=standings(plan.specs, records),
-        spent_s=sum(record.wall_s for record in records),
+        spent_s=_spent_s(records),
         diverged=frozenset(diverged),
     )
 
 
-def smoke_first(specs: Sequence[TrialSpec]) -> tuple[TrialSpec, ...]:
-    """The cheapest trial of each arm first, so that a broken arm shows within seconds; then costliest first."""
-    cheapest: dict[str, TrialSpec] = {spec.arm: spec for spec in specs}  # specs come costliest first: the last one wins
-    smoke = tuple(cheapest.values())
-    chosen = {id(spec) for spec in smoke}
-    return smoke + tuple(spec for spec in specs if id(spec) not in chosen)
+def _spent_s(records: Iterable[results.RunRecord]) -> Mapping[str, float]:
+    spent: defaultdict[str, float] = defaultdict(float)
+    for record in records:
+        spent[record.trial_id] += record.wall_s
+    return spent
 
 
 def keep_sweep_file(sweep_file: Path, folder: Path) -> None:
@@ -113,7 +120,7 @@ def execute(
     report: Report,
     *,
     executor: ExecutorName,
-    trials_per_gpu: int = 1,
+    slots: Slots | None = None,
     processes: int = 1,
     gate: Gate | None = None,
 ) -> str | None:
@@ -121,15 +128,16 @@ def execute(
 
     Trials that others run are waited for, and taken over when their owners are gone.
 
-    What failed because of the machine is tried again after a pause, and reported only when it has failed for good. A
-    bug that several trials share stops the launching; what runs by then ends.
+    What failed because of the machine is tried again after a pause, and what ran out of memory beside other trials once
+    more alone; both are reported only when they have failed for good. A bug that several trials share stops the
+    launching; what runs by then ends.
 
     Returns:
         Why trials were left out, None if it was not our decision.
     """
     watch = BugWatch()
 
-    def run(specs: Sequence[TrialSpec], report: Report, stop: Stop) -> None:
+    def run(specs: Sequence[TrialSpec], report: Report, stop: Stop, *, alone: bool = False) -> None:
         if executor == "inprocess":
             from ecgscale.executors import inprocess
 
@@ -137,37 +145,52 @@ def execute(
         elif executor == "worker":
             from ecgscale.executors import worker
 
-            worker.run(specs, execution, report, processes=processes, stop=stop, gate=gate)
+            worker.run(specs, execution, report, processes=1 if alone else processes, stop=stop, gate=gate)
         else:
             from ecgscale.executors import ray
 
-            ray.run(specs, execution, report, trials_per_gpu=trials_per_gpu, stop=stop, gate=gate)
+            held = replace(slots or Slots(), alone=alone)
+            ray.run(specs, execution, report, slots=held, stop=stop, gate=gate)
 
     def stopped() -> bool:
         return watch.stopped or (gate is not None and gate.over())
 
     todo = tuple(specs)
+    crowded: dict[str, Ended] = {}
     for pause_s in (*PAUSES_S, None):
-        ended = _one_pass(todo, run, Elsewhere(execution), report, watch, stopped, last=pause_s is None)
-        failed = tuple(spec for spec in todo if spec.trial_id in ended.postponed)
-        if ended.n < len(todo) or watch.stopped:  # no second try after Ctrl-C
-            for end in ended.postponed.values():
+        made = _one_pass(todo, run, Elsewhere(execution), report, watch, stopped, last=pause_s is None)
+        crowded |= made.crowded
+        failed = tuple(spec for spec in todo if spec.trial_id in made.postponed)
+        interrupted = bool(made.left) or watch.stopped  # no second try after Ctrl-C
+        if interrupted:
+            for end in made.postponed.values():
                 report(end)
-            break
-        if pause_s is None or not failed:
+        if interrupted or pause_s is None or not failed:
             break
         log.warning("%d of %d trials failed because of the machine; again in %g s", len(failed), len(todo), pause_s)
         time.sleep(pause_s)
         todo = failed
+    if crowded and not interrupted:
+        log.warning("%d trials ran out of memory beside others; again, each alone", len(crowded))
+        todo = tuple(spec for spec in specs if spec.trial_id in crowded)
+        made = _one_pass(todo, partial(run, alone=True), Elsewhere(execution), report, watch, stopped, last=True)
+        crowded = {trial_id: crowded[trial_id] for trial_id in made.left} | made.crowded
+    for end in crowded.values():
+        report(end)
     return watch.verdict() or (gate.closed if gate is not None else None)
 
 
 @dataclass
 class _Pass:
-    """How many trials have ended, and those whose end is not reported since they are tried again."""
+    """Attributes:
+    left: trials that have not ended.
+    postponed: ends that are not reported, since the machine was to blame and they are tried again.
+    crowded: likewise, of what ran out of memory beside other trials.
+    """
 
-    n: int = 0
+    left: dict[str, TrialSpec]
     postponed: dict[str, Ended] = field(default_factory=dict)
+    crowded: dict[str, Ended] = field(default_factory=dict)
 
 
 def _one_pass(
@@ -180,8 +203,8 @@ def _one_pass(
     *,
     last: bool,
 ) -> _Pass:
-    made = _Pass()
     todo: dict[str, TrialSpec] = {spec.trial_id: spec for spec in specs}
+    made = _Pass(todo)
     heard = 0
 
     def note(end: Ended) -> None:
@@ -190,11 +213,12 @@ def _one_pass(
         if end.status in (LEASED_ELSEWHERE, PREEMPTED):
             return
         del todo[end.trial_id]
-        made.n += 1
         if end.bug is not None:
             watch.saw(end.bug, end.trial_id, end.reason)
-        if end.failure == FailureClass.INFRASTRUCTURE and not last:
+        if end.failure == FailureClass.INFRASTRUCTURE and not last and not end.given_up:
             made.postponed[end.trial_id] = end
+        elif end.failure == FailureClass.OUT_OF_MEMORY and end.shared:
+            made.crowded[end.trial_id] = end
         else:
             report(end)
 

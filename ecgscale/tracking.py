@@ -32,7 +32,7 @@ def wandb_mode(flag: str | None) -> WandbMode:
 
 @contextmanager
 def loggers(mode: WandbMode, spec: TrialSpec, sweep: str, folder: Path) -> Iterator[list[Any]]:
-    """Lightning loggers of one trial: none, or one wandb run that is finished on leaving."""
+    """Lightning loggers of one trial: none, or one wandb run that is finished on leaving and kept in `folder/wandb`."""
     if mode == "disabled":
         yield []
         return

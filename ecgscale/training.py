@@ -18,13 +18,15 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from ecgscale.checkpoint import Checkpoint, restore_random
 from ecgscale.data.stream import DigitalBatch, RecordSource, TrainingStream
 from ecgscale.failures import Diverged
+from ecgscale.hangs import progressed
 from ecgscale.models.encoder import Encoder
 from ecgscale.objectives.batch import Batch, make_batch
-from ecgscale.objectives.objective import Objective
+from ecgscale.objectives.objective import Objective, Scored
 from ecgscale.preemption import StopRequest
 from ecgscale.specs import AugmentSpec, TrialSpec
 
@@ -45,7 +47,13 @@ class Evaluation:
 
 
 class Pretraining(pl.LightningModule):
-    """Encoder and objective with AdamW, linear warm-up and cosine decay to zero."""
+    """Encoder and objective with AdamW, linear warm-up and cosine decay to zero.
+
+    Attributes:
+        microbatch: how many records of a batch have their activations in memory at a time; None for all of them. The
+            step is that of the whole batch either way, up to the order of additions; in parts, the forward pass is done
+            twice.
+    """
 
     def __init__(self, encoder: Encoder, objective: Objective, spec: TrialSpec, scale: Sequence[float]) -> None:
         super().__init__()
@@ -53,16 +61,24 @@ class Pretraining(pl.LightningModule):
         self.objective = objective
         self.spec = spec
         self.scale = scale
+        self.microbatch: int | None = None
 
-    def normalised(self, batch: DigitalBatch, augment: AugmentSpec | None = None) -> Batch:
-        """Cropped, cast and normalised on the module's device; changed at random when `augment` says how."""
+    def normalised(
+        self, batch: DigitalBatch, augment: AugmentSpec | None = None, scale: tuple[float, ...] | None = None
+    ) -> Batch:
+        """Cropped, cast and normalised on the module's device; changed at random when `augment` says how.
+
+        Args:
+            scale: of the store that the batch is from, when that is not the training store.
+        """
+        progressed()  # every batch comes through here: of a step, of a score, of features
         moved = batch.to(self.device)
         return make_batch(
             moved.digital,
             moved.start,
             moved.stop,
             moved.targets,
-            scale=self.scale,
+            scale=self.scale if scale is None else scale,
             normalise=self.spec.input.normalise,
             key=moved.key,
             n_samples=self.spec.input.n_samples,
@@ -73,9 +89,27 @@ class Pretraining(pl.LightningModule):
         return batch  # int16 travels in `normalised`
 
     def training_step(self, batch: DigitalBatch, batch_idx: int) -> Tensor:
-        scored = self.objective(self.encoder, self.normalised(batch, self.spec.train.augment))
-        loss: Tensor = scored.loss_sum / scored.weight.clamp(min=1)
-        return loss
+        whole = self.normalised(batch, self.spec.train.augment)
+        if self.microbatch is None:
+            found = [self.scored(whole)]
+        else:
+            # each part forgets its activations, and computes them again when its turn comes in the backward pass;
+            # generators need no rewinding, since all that is random has a key
+            found = [
+                recomputed(self.scored, part, use_reentrant=False, preserve_rng_state=False)
+                for part in whole.split(self.microbatch)
+            ]
+        loss_sum = torch.stack([scored.loss_sum for scored in found]).sum()
+        weight = torch.stack([scored.weight for scored in found]).sum()
+        return loss_sum / weight.clamp(min=1)
+
+    def parts(self, batch: Batch) -> Iterable[Batch]:
+        """What is to be in memory at a time."""
+        return (batch,) if self.microbatch is None else batch.split(self.microbatch)
+
+    def scored(self, part: Batch) -> Scored:
+        scored: Scored = self.objective(self.encoder, part)
+        return scored
 
     def configure_optimizers(self) -> Any:
         recipe = self.spec.train
@@ -105,11 +139,12 @@ def evaluate(module: Pretraining, source: RecordSource) -> tuple[float, Tensor |
     loss_sum, weight = 0.0, 0.0
     logits: list[Tensor] = []
     for batch in source.in_order():
-        scored = module.objective(module.encoder, module.normalised(batch))
-        loss_sum += float(scored.loss_sum.double())
-        weight += float(scored.weight)
-        if scored.logits is not None:
-            logits.append(scored.logits.float().cpu())
+        for part in module.parts(module.normalised(batch)):
+            scored = module.scored(part)
+            loss_sum += float(scored.loss_sum.double())
+            weight += float(scored.weight)
+            if scored.logits is not None:
+                logits.append(scored.logits.float().cpu())
     module.train(was_training)
     return loss_sum / max(weight, 1.0), torch.cat(logits) if logits else None
 

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -31,16 +30,16 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from ecgscale.checkpoint import Checkpoint, checkpoint_path
-from ecgscale.conventions import CODE_LABELS
 from ecgscale.data.packing import packed
 from ecgscale.data.splits import TEST, TRAIN, VALIDATION, fraction_rows, split_rows
 from ecgscale.data.store import PackedStore, open_store, store_name
 from ecgscale.data.stream import RecordSource, TrainingStream
+from ecgscale.encoder_scores import score_encoder
 from ecgscale.errors import DataError, EcgscaleError
 from ecgscale.execution import Execution
 from ecgscale.failures import Diverged, FailureClass, classify, fingerprint
 from ecgscale.ladder import shape
-from ecgscale.models import build_encoder
+from ecgscale.models import BATCH_STATISTICS, build_encoder
 from ecgscale.objectives import build_objective
 from ecgscale.plan import planned
 from ecgscale.preemption import EXIT_PREEMPTED, Preempted, StopRequest
@@ -49,7 +48,8 @@ from ecgscale.results import LabelScore, RunRecord, Status, TaskScore, append, n
 from ecgscale.specs import TrialSpec
 from ecgscale.tracking import loggers
 from ecgscale.training import Evaluation, Pretraining, evaluate, fit
-from ecgscale.transfer import Part, score_tasks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def run_trial(
 ) -> RunRecord:
     """Trains and scores one trial and publishes its row; a trial that raises leaves a row that says why.
 
-    Training goes on from a checkpoint of the same trial, if there is one, and ends with the same numbers.
+    Training goes on from a checkpoint of the same trial, if there is one, and ends with the same numbers. When memory
+    runs out it starts, or goes on, with half as many records of a batch in memory at a time, down to one.
 
     Args:
         stop: asked at every step and before the row is published; by default the signals of `preemption`.
@@ -103,16 +104,22 @@ def run_trial(
     torch.set_num_threads(execution.threads)
     identity = {"trial": spec.trial_id, "kind of device": device.type}
     identity |= {f"version of {name}": json.loads(versions()).get(name, "") for name in ("torch", "ecgscale")}
-    checkpoint = Checkpoint(checkpoint_path(execution.results, spec.trial_id), identity, execution.checkpoint_s)
-    outcome, failed = None, None
-    try:
-        with threadpool_limits(execution.threads):  # the read-outs' linear algebra, as well as torch
-            outcome = _train_and_score(spec, execution, device, checkpoint, stop)
-    except Preempted:
+    path = checkpoint_path(execution.results, spec.trial_id)
+    checkpoint = Checkpoint(path, identity, execution.checkpoint_s, may_publish)
+    while True:
+        outcome, failed = None, None
+        try:
+            with threadpool_limits(execution.threads):  # the read-outs' linear algebra, as well as torch
+                outcome = _train_and_score(spec, execution, device, checkpoint, stop)
+        except Preempted:
+            _release_memory()
+            raise
+        except Exception as error:
+            failed = _failed(error, execution)
+        if failed is None or failed.failure is not FailureClass.OUT_OF_MEMORY or not _halved(checkpoint, spec):
+            break
+        log.warning("%s: out of memory; again with %d records at a time", spec.label, checkpoint.microbatch)
         _release_memory()
-        raise
-    except Exception as error:
-        failed = _failed(error, execution)
     record = _record(spec, execution, attempt, device, failed, outcome, started_at, checkpoint)
     _release_memory()
     stop.check()
@@ -121,6 +128,15 @@ def run_trial(
     if record.status in (Status.COMPLETED, Status.DIVERGED):  # after another failure it saves the training
         checkpoint.remove()
     return record
+
+
+def _halved(checkpoint: Checkpoint, spec: TrialSpec) -> bool:
+    """Half as many records at a time from now on; False if that is not possible, or would be another model."""
+    held = checkpoint.microbatch or spec.train.batch_size
+    if held == 1 or spec.family in BATCH_STATISTICS:
+        return False
+    checkpoint.microbatch = held // 2
+    return True
 
 
 def _train_and_score(
@@ -155,6 +171,7 @@ def _train_and_score(
             TEST: RecordSource(store, parts[TEST], spec.labels),
         }
         resumed = checkpoint.resume(store.header.fingerprint, module.state_dict())
+        module.microbatch = checkpoint.microbatch
         stream = TrainingStream(
             sources[TRAIN],
             batch_size=spec.train.batch_size,
@@ -162,7 +179,7 @@ def _train_and_score(
             seed=spec.seed,
             first_step=resumed.step if resumed is not None else 0,
         )
-        with loggers(execution.wandb, spec, execution.sweep, execution.results / "wandb") as active:
+        with loggers(execution.wandb, spec, execution.sweep, execution.results) as active:
             evaluation, train_s = fit(
                 module,
                 stream,
@@ -172,7 +189,7 @@ def _train_and_score(
                 checkpoint=checkpoint,
                 stop=stop,
             )
-        with _kept_if_preempted(checkpoint, module, evaluation, train_s):
+        with _kept_if_stopped(checkpoint, module, evaluation, train_s):
             stop.check()
             module.to(device)
             id_loss_last, _ = evaluate(module, sources[TEST])
@@ -180,7 +197,7 @@ def _train_and_score(
             id_loss, logits = evaluate(module, sources[TEST])
             if not (math.isfinite(id_loss) and math.isfinite(id_loss_last)):
                 raise Diverged(f"loss on test is {id_loss:g} with the best weights, {id_loss_last:g} with the last")
-            transfer = _transfer(spec, execution, module, store, parts, stop)
+            transfer = score_encoder(spec, module, lambda name: _store(spec, name, execution), execution.results, stop)
     return _Outcome(
         val_loss_best=evaluation.losses[evaluation.best],
         val_loss_last=evaluation.losses[-1],
@@ -195,15 +212,16 @@ def _train_and_score(
 
 
 @contextmanager
-def _kept_if_preempted(
+def _kept_if_stopped(
     checkpoint: Checkpoint, module: Pretraining, evaluation: Evaluation, train_s: float
 ) -> Iterator[None]:
-    """Keeps a finished training when its scoring, within the block, is stopped."""
+    """Keeps a finished training when its scoring, within the block, is stopped or runs out of memory."""
     last_weights = {name: tensor.cpu().clone() for name, tensor in module.state_dict().items()}
     try:
         yield
-    except Preempted:
-        checkpoint.write(module.spec.n_steps, last_weights, {}, {}, vars(evaluation), train_s)
+    except (Preempted, Exception) as why:
+        if isinstance(why, Preempted) or classify(why) is FailureClass.OUT_OF_MEMORY:
+            checkpoint.write(module.spec.n_steps, last_weights, {}, {}, vars(evaluation), train_s)
         raise
 
 
@@ -234,41 +252,6 @@ def _label_scores(labels: tuple[str, ...], test: RecordSource, logits: torch.Ten
         auroc = float(roc_auc_score(truth, logits[:, column].numpy())) if both else None
         scores.append(LabelScore(label=label, auroc=auroc, n_test_positive=int(truth.sum())))
     return tuple(scores)
-
-
-def _transfer(
-    spec: TrialSpec,
-    execution: Execution,
-    module: Pretraining,
-    store: PackedStore,
-    parts: dict[str, Any],
-    stop: StopRequest,
-) -> tuple[TaskScore, ...]:
-    """Reads the frozen encoder out on every other population."""
-    if not spec.probe.tasks or not spec.transfer_to:
-        return ()
-    source = {name: _part(module, store, rows) for name, rows in parts.items()} if spec.probe.fit_on == "source" else {}
-    scores: list[TaskScore] = []
-    for population in spec.transfer_to:
-        stop.check()
-        target = _store(spec, population, execution)
-        if spec.probe.fit_on == "source":
-            populations = source | {TEST: _part(module, target, np.arange(len(target)))}
-        else:
-            rows = split_rows(target.index, spec.split, elsewhere=True)
-            populations = {name: _part(module, target, members) for name, members in rows.items()}
-        scores.extend(score_tasks(population, populations, spec.probe, seen_labels=CODE_LABELS))
-    return tuple(scores)
-
-
-@torch.no_grad()
-def _part(module: Pretraining, store: PackedStore, rows: Any) -> Part:
-    module.eval()
-    features = [
-        module.encoder(module.normalised(batch).signal).pooled.double().cpu().numpy()
-        for batch in RecordSource(store, rows).in_order()
-    ]
-    return Part(np.concatenate(features), store.index.iloc[rows])
 
 
 def _device() -> torch.device:
@@ -339,6 +322,7 @@ def _record(
         **(outcome.__dict__ if outcome is not None else {}),
         wall_s=checkpoint.wall_s,
         n_resumes=checkpoint.n_resumes,
+        microbatch=checkpoint.microbatch,
         peak_memory_bytes=int(peak),
         device=torch.cuda.get_device_name() if on_gpu else "cpu",
         threads=execution.threads,

@@ -202,7 +202,7 @@ def test_a_trial_that_was_cheaper_makes_room_for_the_next():
 
 
 def test_shared_devices_cost_their_share():
-    gate = Gate({"a": 60.0, "b": 60.0}, share=0.5, budget_s=61.0, spent_s=0.0)
+    gate = Gate({"a": 60.0, "b": 60.0}, share={"a": 0.5, "b": 0.5}, budget_s=61.0, spent_s=0.0)
     assert gate.refuses("a") is None and gate.refuses("b") is None
     gate.ended("a", 60.0)
     assert gate.spent_s == 30.0

@@ -165,7 +165,7 @@ def test_without_seconds_there_is_no_checkpoint_by_time(tiny_plan, data_dir, tmp
 def test_a_stop_while_it_is_scored_keeps_the_training(tiny_plan, execution, undisturbed, monkeypatch):
     """Both the weights that count and the last ones, which have been put aside by then."""
     spec = spec_of(tiny_plan, "resnet-sl")
-    transfer, trained = trial._transfer, []
+    transfer, trained = trial.score_encoder, []
     fit = trial.fit
 
     def asked(*arguments):
@@ -178,11 +178,11 @@ def test_a_stop_while_it_is_scored_keeps_the_training(tiny_plan, execution, undi
         trained.append(time.perf_counter() - started)
         return result
 
-    monkeypatch.setattr(trial, "_transfer", asked)
+    monkeypatch.setattr(trial, "score_encoder", asked)
     monkeypatch.setattr(trial, "fit", counted)
     with pytest.raises(Preempted, match="SIGUSR1"):
         run_trial(spec, execution)
-    monkeypatch.setattr(trial, "_transfer", transfer)
+    monkeypatch.setattr(trial, "score_encoder", transfer)
     record = run_trial(spec, execution)
     assert measured(record) == measured(undisturbed["resnet-sl"])
     assert trained[1] < trained[0] / 2  # not trained again
@@ -249,8 +249,8 @@ def test_a_damaged_checkpoint_is_set_aside(tiny_plan, execution, undisturbed, si
     record = run_trial(spec, execution)
     assert measured(record) == measured(undisturbed["transformer-sl"])
     assert record.n_resumes == 0
-    assert kept(execution.results) == [f"{spec.trial_id}.ckpt.quarantined"]
-    assert why in caplog.text and "set aside" in caplog.text
+    assert why in caplog.text and f"set aside as {spec.trial_id}.ckpt.quarantined" in caplog.text
+    assert not kept(execution.results)  # of a trial that has completed nothing is left
 
 
 @pytest.mark.parametrize("what", ["trial", "version of torch", "version of ecgscale", "kind of device", "data set"])
@@ -343,6 +343,18 @@ def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
     assert not left.exists() and other.exists()
 
 
+def test_a_trial_that_others_run_by_now_leaves_their_checkpoint(tmp_path):
+    """It was asleep: what it has is older."""
+    others = Checkpoint(tmp_path / "t.ckpt", {}, 1)
+    others.resume("fingerprint", {})
+    assert others.write(9, {}, {}, {}, {}, 1.0)
+    asleep = Checkpoint(tmp_path / "t.ckpt", {}, 1, may_write=lambda: False)
+    assert not asleep.write(5, {}, {}, {}, {}, 1.0)
+    progress = Checkpoint(tmp_path / "t.ckpt", {"data set": "fingerprint"}, 1).resume("fingerprint", {})
+    assert progress is not None and progress.step == 9
+    assert [path.name for path in tmp_path.iterdir()] == ["t.ckpt"]
+
+
 # --- after the end -------------------------------------------------------------------------------------------------
 
 
@@ -354,7 +366,7 @@ def test_a_failure_after_the_training_keeps_its_checkpoint(tiny_plan, data_dir, 
         raise error
 
     execution = Execution(data_dir, tmp_path / "results", "tiny", checkpoint_s=1e-6)
-    monkeypatch.setattr(trial, "_transfer", fails)
+    monkeypatch.setattr(trial, "score_encoder", fails)
     run_trial(spec_of(tiny_plan, "resnet-sl"), execution)
     assert bool(kept(execution.results)) == is_kept
 

@@ -2,12 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from ecgscale import cli
-from ecgscale.results import append
+from ecgscale.results import append, read
 
 runner = CliRunner()
 
@@ -22,6 +23,7 @@ COMMANDS = (
     "retry",
     "fit-laws",
     "report",
+    "simulate",
 )
 
 
@@ -133,3 +135,14 @@ def test_check_has_an_exit_status(tmp_path, data_dir):
     # read as if stored in millivolts, the CODE factor of two stands out
     doubled = runner.invoke(cli.app, ["data", "check", str(data_dir / "A"), "--mv-per-unit", "5"])
     assert doubled.exit_code == 1
+
+
+def test_the_documented_truth_is_drawn_into_a_results_folder_once(tmp_path):
+    documented = Path("docs/fitting.md").read_text(encoding="utf-8").split("```yaml\n")[-1].split("```")[0]
+    truth, out = tmp_path / "truth.yaml", tmp_path / "out"
+    truth.write_text(documented, encoding="utf-8")
+    command = ["simulate", "sweeps/grid_paper.yaml", "--truth", str(truth), "--out", str(out), "--json"]
+    assert json.loads(runner.invoke(cli.app, command).output)["n_rows"] == 128
+    assert {row.device for row in read(out)} == {"simulated"}
+    again = runner.invoke(cli.app, command)
+    assert again.exit_code != 0 and "holds results already" in str(again.exception)

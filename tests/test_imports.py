@@ -43,25 +43,41 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "data.stream": ({"data"}, {"numpy", "torch"}),
     "models": ({"ladder"}, {"torch"}),
     "objectives": ({"ladder", "models", "specs"}, {"torch"}),
-    "results": ({"errors", "failures", "specs"}, {"pandas", "pyarrow", "pydantic"}),
+    "row_cache": (set(), {"pyarrow"}),
+    "results": ({"errors", "failures", "row_cache", "specs"}, {"pandas", "pyarrow", "pydantic"}),
     "tracking": ({"errors", "execution", "specs"}, {"lightning", "wandb"}),
     "training": (
-        {"checkpoint", "data", "failures", "models", "objectives", "preemption", "specs"},
+        {"checkpoint", "data", "failures", "hangs", "models", "objectives", "preemption", "specs"},
         {"lightning", "torch"},
     ),
-    "transfer": ({"data", "errors", "results", "specs"}, {"numpy", "pandas", "sklearn"}),
+    "transfer": ({"data", "hangs", "models", "results", "specs"}, {"numpy", "pandas", "torch"}),
+    "encoder_scores": (
+        {"conventions", "data", "hangs", "ladder", "models", "objectives", "preemption", "provenance", "results"}
+        | {"specs", "training", "transfer"},
+        {"numpy", "torch"},
+    ),
     "trial": (
-        {"checkpoint", "conventions", "data", "errors", "execution", "failures", "ladder", "models", "objectives"}
-        | {"plan", "preemption", "provenance", "results", "specs", "tracking", "training", "transfer"},
+        {"checkpoint", "data", "encoder_scores", "errors", "execution", "failures", "ladder", "models", "objectives"}
+        | {"plan", "preemption", "provenance", "results", "specs", "tracking", "training"},
         {"lightning", "numpy", "pydantic", "sklearn", "threadpoolctl", "torch"},
     ),
     "leases": (set(), set()),
+    "hangs": (set(), set()),
     "slurm": ({"errors"}, set()),
     "executors": (
-        {"budget", "errors", "execution", "failures", "leases", "preemption", "results", "specs", "trial"},
+        {"budget", "errors", "execution", "failures", "hangs", "leases", "preemption", "results", "specs", "trial"},
         set(),
     ),
+    "executors.slots": ({"plan", "specs"}, set()),
     "executors.ray": ({"budget", "execution", "executors", "specs"}, {"ray"}),
+    "executors.ray_pool": (
+        {"budget", "errors", "execution", "failures", "leases", "preemption", "results", "schedule", "specs"},
+        {"ray"},
+    ),
+    "executors.ray_slot": (
+        {"data", "errors", "execution", "failures", "preemption", "results", "specs"},
+        {"ray"},
+    ),
     "sweep": (
         {
             "budget",
@@ -81,11 +97,20 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "laws": ({"errors"}, {"numpy", "scipy"}),
     "fitted": ({"errors", "laws"}, {"pandas"}),
     "study": ({"errors", "fitted", "laws"}, {"pandas"}),
+    "findings": ({"errors", "fitted", "ladder", "laws", "study"}, {"numpy", "pandas"}),
+    "planted": (
+        {"conventions", "errors", "plan", "results", "specs", "yaml_text"},
+        {"numpy", "pydantic"},
+    ),
     "sweep_laws": ({"errors", "fitted", "laws", "results", "study"}, {"numpy", "pandas"}),
     "tables": ({"errors", "fitted", "laws", "study"}, {"numpy", "pandas"}),
-    "figures": ({"errors", "fitted", "laws", "study"}, {"matplotlib", "numpy", "pandas"}),
+    "figures": ({"errors", "findings", "fitted", "laws", "study"}, {"matplotlib", "numpy", "pandas"}),
     "check_sheet": ({"conventions", "data", "errors", "figures"}, {"matplotlib", "numpy", "pandas"}),
-    "report": ({"errors", "figures", "results", "sweep_laws"}, {"matplotlib"}),
+    "report": (
+        {"errors", "figures", "findings", "fitted", "ladder", "laws", "plan", "results", "specs", "status", "study"}
+        | {"sweep", "sweep_laws"},
+        {"jinja2", "markupsafe", "numpy", "pandas"},
+    ),
     "status": ({"failures", "plan", "results", "specs", "sweep"}, set()),
     "console": ({"data", "executors", "plan", "specs", "sweep"}, {"rich"}),
     "console_plan": ({"console", "plan", "sweep"}, {"rich"}),
@@ -100,6 +125,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "figures",
             "fitted",
             "plan",
+            "planted",
             "provenance",
             "report",
             "results",
@@ -166,7 +192,8 @@ def test_every_room_of_the_table_exists():
     [
         (("specs", "ladder", "plan", "results", "laws", "study", "sweep"), {"torch", "ray", "matplotlib", "h5py"}),
         (("trial", "training", "transfer", "models", "objectives"), {"ray", "matplotlib"}),
-        (("executors", "executors.ray"), {"lightning", "torch", "matplotlib"}),
+        (("executors", "executors.ray", "executors.ray_pool"), {"lightning", "torch", "matplotlib"}),
+        (("executors.ray_slot", "executors.slots"), {"lightning", "torch", "matplotlib"}),
         (("figures", "report", "console", "cli"), {"torch", "ray", "lightning"}),
         (("data",), {"ray", "lightning"}),
     ],

@@ -1,22 +1,20 @@
 """A grid becomes the trials it promises, and their bill adds up."""
 
 import itertools
-import math
 import re
 import time
-from pathlib import Path
-from random import Random
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from ecgscale.conventions import CODE_LABELS
 from ecgscale.errors import SpecError
 from ecgscale.ladder import counts, decoder_counts, shape
-from ecgscale.plan import CPU_CORE, GPU, Population, makespan_s, plan, planned
-from ecgscale.schedule import Job, simulate
+from ecgscale.plan import CPU_CORE, GPU, Order, Population, makespan_s, plan, planned, starting_order
 from ecgscale.spec_changes import spec_changes, standings
-from ecgscale.specs import GridSpec, load_grid
-from ecgscale.sweep import backlog, smoke_first
+from ecgscale.specs import GridSpec
+from ecgscale.sweep import backlog
 
 
 @pytest.mark.parametrize(
@@ -71,19 +69,27 @@ def test_trials_come_costliest_first_and_the_order_is_stable(grid_from):
 def test_a_smoke_trial_of_every_arm_comes_first_then_the_costliest(grid_from):
     made = plan(grid_from({"[20K]": "[20K, 60K]", "kind: samples_seen, value: 48": "kind: epochs, value: 2"}))
     cost = {t.spec.trial_id: t.cpu_s for t in made.trials}
-    order = smoke_first(made.specs)
+    order = starting_order(made.specs)
     assert sorted(s.trial_id for s in order) == sorted(s.trial_id for s in made.specs)
     smoke, rest = order[:4], order[4:]
     assert {s.arm for s in smoke} == {"resnet-sl", "resnet-ssl", "transformer-sl", "transformer-ssl"}
     for spec in smoke:
         assert cost[spec.trial_id] == min(cost[s.trial_id] for s in made.specs if s.arm == spec.arm)
     assert [cost[s.trial_id] for s in rest] == sorted((cost[s.trial_id] for s in rest), reverse=True)
+    cheap = starting_order(made.specs, "cheap-first")
+    assert cheap == (*smoke, *reversed(rest))
+
+
+def test_the_makespan_is_that_of_the_order(grid_from):
+    made = plan(grid_from({"[20K]": "[20K, 60K, 600K]", "kind: samples_seen, value: 48": "kind: epochs, value: 50"}))
+    spans = {order: replace(made, order=order).schedule(3, CPU_CORE).makespan_s for order in get_args(Order)}
+    assert spans["longest-first"] < 0.9 * spans["cheap-first"]
 
 
 def test_one_trial_of_an_arm_is_not_started_twice(tiny_grid):
     one = plan(tiny_grid).specs[:1]
-    assert smoke_first(one) == one
-    assert smoke_first(()) == ()
+    assert starting_order(one) == one
+    assert starting_order(()) == ()
 
 
 def test_without_data_d_is_the_declared_share(tiny_grid):
@@ -153,9 +159,11 @@ def test_more_work_costs_more(grid_from):
 
 def test_the_makespan_shrinks_with_devices_down_to_the_longest_trial(grid_from):
     made = plan(grid_from({"[20K]": "[20K, 200K]"}))
-    for device, seconds in ((CPU_CORE, [t.cpu_s for t in made.trials]), (GPU, [t.gpu_s for t in made.trials])):
+    assert {t.gpu_share() for t in made.trials} == {1 / 8}
+    for device, at_once in ((CPU_CORE, 1), (GPU, 8)):
+        seconds = [t.seconds(device) for t in made.trials]
         spans = [made.schedule(k, device).makespan_s for k in (1, 2, 4, 64)]
-        assert spans[0] == pytest.approx(sum(seconds))
+        assert spans[0] == pytest.approx(sum(seconds) / at_once)
         assert spans == sorted(spans, reverse=True)
         assert spans[-1] == pytest.approx(max(seconds))
 
@@ -187,53 +195,6 @@ def test_small_trials_share_a_gpu_as_far_as_memory_and_time_allow(grid_from):
     assert small.gpu_share(80) == 1 / 8
     assert small.gpu_share(small.memory_bytes / 2**30 * 2.5) == 1 / 2
     assert small.gpu_share(small.memory_bytes / 2**30 / 2) == 1
-
-
-# --- the schedule --------------------------------------------------------------------------------------------------
-
-
-def test_two_halves_run_side_by_side():
-    assert simulate([Job(4, 0.5), Job(4, 0.5)], 1).makespan_s == 4
-    assert simulate([Job(4, 0.5), Job(4, 0.5), Job(4, 0.5)], 1).makespan_s == 8
-
-
-def test_a_trial_that_needs_a_whole_device_is_not_starved():
-    """Without the reservation every half that ends makes room for another half, and the whole one comes last."""
-    halves = [Job(10, 0.5), Job(9, 0.5)] + [Job(1, 0.5)] * 40
-    whole = Job(8, 1.0)
-    found = simulate([*halves, whole], 1)
-    assert found.makespan_s == pytest.approx(10 + 8 + 20)
-    assert found.critical_s == 10
-
-
-def test_the_order_is_that_of_expectations_and_the_ends_are_the_true_ones():
-    jobs = [Job(1, true_s=10), Job(5, true_s=5), Job(4, true_s=5)]
-    assert simulate(jobs, 2).makespan_s == 15
-    assert simulate([Job(10), Job(5), Job(5)], 2).makespan_s == 10
-
-
-def test_no_schedule_beats_its_lower_bound():
-    random = Random(0)
-    for _ in range(100):
-        jobs = [Job(random.expovariate(1), 1 / random.randint(1, 4)) for _ in range(random.randint(1, 40))]
-        found = simulate(jobs, random.randint(1, 6))
-        assert found.lower_bound_s <= found.makespan_s + 1e-9 <= sum(job.seconds for job in jobs) + 2e-9
-
-
-@pytest.mark.parametrize("n_devices", [2, 4, 8, 16, 32])
-def test_a_sweep_of_540_trials_loses_little_to_bad_estimates(n_devices):
-    """Estimates off by a factor of e^N(0, 0.5), ten times over: the makespan stays within 2 % of the bound."""
-    grid = load_grid(Path("sweeps/grid_paper.yaml")).model_dump()
-    rungs = ["20K", "60K", "200K", "600K", "2M", "6M", "20M", "60M", "200M"]
-    grid["axes"] |= {"rung": rungs, "data_fraction": [1 / 64, 1 / 16, 1 / 4, 1 / 2, 1], "seed": [0, 1, 2]}
-    true_s = [t.gpu_s for t in plan(GridSpec.model_validate(grid)).trials]
-    assert len(true_s) == 540
-    ratios = []
-    for seed in range(10):
-        random = Random(seed)
-        found = simulate([Job(s * math.exp(random.gauss(0, 0.5)), 1.0, s) for s in true_s], n_devices)
-        ratios.append(found.makespan_s / found.lower_bound_s)
-    assert max(ratios) <= 1.02
 
 
 # --- new, done or changed ------------------------------------------------------------------------------------------

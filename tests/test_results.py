@@ -107,7 +107,7 @@ def test_attempts_never_overwrite_each_other(tmp_path, make_record):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_what_is_interrupted_while_writing_leaves_nothing(tmp_path, make_record, monkeypatch, error):
-    def half_written(row, sink):
+    def half_written(row, sink, **options):
         sink.write(b"PAR1 and half of a row")
         raise error
 

@@ -114,6 +114,11 @@ WRONG = [
     ("transfer_to: [B]", "transfer_to: [B, C, B]", r":6: data\.transfer_to: population 'B' is named twice"),
     ("train:\n", "labels: [AF, RBBB, AF]\ntrain:\n", r":18: labels: label 'AF' is named twice"),
     ("name: over_65", "name: male", r":27: probe\.tasks: task 'male' is named twice"),
+    ("tasks:", "label_fractions: [1/4]\n  tasks:", r":27: probe\.label_fractions: .* and 1 among them"),
+    ("tasks:", "label_fractions: [1, 1/4, 0.25]\n  tasks:", r":27: probe\.label_fractions: .* each share once"),
+    ("tasks:", "label_fractions: [1, 0]\n  tasks:", r":27: probe\.label_fractions\.1: .*greater than 0"),
+    ("tasks:", "attentive: {steps: 5}\n  tasks:", r"probe\.attentive\.steps: unknown key; allowed are n_steps, .*"),
+    ("tasks:", "fine_tuning: {n_steps: 0}\n  tasks:", r"probe\.fine_tuning\.n_steps: .*greater than 0"),
 ]  # fmt: skip
 
 
@@ -205,6 +210,15 @@ def test_a_ready_made_task_is_what_it_stands_for(grid_from):
     )
     assert short == long and ids(short) == ids(long)
     assert short.probe.tasks[0].columns == CODE_LABELS
+
+
+def test_read_outs_beside_the_linear_one_are_off_unless_asked_for(grid_from, tiny_grid):
+    assert tiny_grid.probe.attentive is tiny_grid.probe.fine_tuning is None
+    assert tiny_grid.probe.label_fractions == (1.0,)
+    asked = grid_from({"tasks:": "label_fractions: [1/64, 1]\n  attentive: {}\n  fine_tuning: {n_steps: 50}\n  tasks:"})
+    assert asked.probe.label_fractions == (1 / 64, 1.0)
+    assert asked.probe.attentive.n_steps == 400 and asked.probe.fine_tuning.n_steps == 50
+    assert asked.probe.fine_tuning.learning_rate < asked.probe.attentive.learning_rate
 
 
 def test_every_ready_made_task_is_valid_and_they_go_together(grid_from):

@@ -176,7 +176,7 @@ def test_every_class_is_explained_with_what_to_do(folder, cells, add):
     for cell, failure in zip(cells, ("out_of_memory", "diverged", "data", "infrastructure", "bug"), strict=False):
         add(cell, **failed(failure, bug="0123456789ab" if failure == "bug" else None))
     text = " ".join(shown(Watched(folder).progress(NOW)).split())
-    for words in ("--trials-per-gpu", "learning_rate", "ecgscale data check", "make room", "[0123456789ab]"):
+    for words in ("a larger device", "learning_rate", "ecgscale data check", "make room", "[0123456789ab]"):
         assert words in text
     for failure in ("out_of_memory", "diverged", "data", "infrastructure", "bug"):
         assert f"1 {failure}" in text and f"{failure} it is" in text

@@ -1,5 +1,6 @@
 """One run of a sweep: what is tried again, what stops it, and what is never tried."""
 
+import dataclasses
 import datetime
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from ecgscale import sweep
 from ecgscale.execution import Execution
 from ecgscale.executors import Ended, inprocess, lost
+from ecgscale.executors.slots import Slots
 from ecgscale.plan import plan
 from ecgscale.results import append, ask_retry, read
 from ecgscale.sweep import backlog, execute
@@ -126,3 +128,60 @@ def test_a_diverged_trial_waits_until_it_is_asked_for(tiny_grid, tmp_path, make_
     later = {"started_at": datetime.datetime.now(datetime.UTC)}
     append(tmp_path, make_record(trial_id=made.specs[0].trial_id, **row, **later))  # it was tried, and diverged again
     assert backlog(made, tmp_path).diverged == {made.specs[0].trial_id}
+
+
+# --- out of memory -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Stands for the Ray executor: yields (label, alone) of every start; `ends(spec, alone)` says how it ends."""
+    from ecgscale.executors import ray
+
+    started: list[tuple[str, bool]] = []
+
+    def install(ends) -> list[tuple[str, bool]]:
+        def run(specs, execution, report, *, slots, stop, gate):
+            for spec in specs:
+                if stop():
+                    return
+                started.append((spec.label, slots.alone))
+                report(ends(spec, slots.alone))
+
+        monkeypatch.setattr(ray, "run", run)
+        return started
+
+    return install
+
+
+def test_alone_is_a_whole_gpu(specs):
+    assert Slots(alone=True).share(specs[0], 80.0) == Slots(trials_per_gpu=4, alone=True).share(specs[0], None) == 1.0
+
+
+def crowded(spec) -> Ended:
+    return dataclasses.replace(end(spec, "out_of_memory"), shared=True)
+
+
+def test_what_ran_out_of_memory_beside_others_is_run_once_more_alone(specs, execution, cluster, pauses):
+    large = (specs[1].label, specs[4].label)
+    started = cluster(lambda spec, alone: crowded(spec) if spec.label in large and not alone else end(spec))
+    ends: list[Ended] = []
+    assert execute(specs, execution, ends.append, executor="ray") is None
+    assert started == [(s.label, False) for s in specs] + [(label, True) for label in large]
+    assert sorted(e.label for e in ends) == sorted(s.label for s in specs)  # each is reported once
+    assert {e.status for e in ends} == {"completed"} and pauses == []
+
+
+def test_what_does_not_fit_alone_is_given_up(specs, execution, cluster):
+    started = cluster(lambda spec, alone: end(spec, "out_of_memory") if alone else crowded(spec))
+    ends: list[Ended] = []
+    execute(specs[:2], execution, ends.append, executor="ray")
+    assert [alone for _, alone in started] == [False, False, True, True]
+    assert [e.failure for e in ends] == ["out_of_memory"] * 2
+
+
+def test_what_was_to_run_alone_is_reported_when_the_sweep_stops(specs, execution, cluster):
+    cluster(lambda spec, alone: crowded(spec) if spec is specs[0] else end(spec, "bug", "one"))
+    ends: list[Ended] = []
+    assert execute(specs, execution, ends.append, executor="ray")
+    assert [e.failure for e in ends] == ["bug"] * 3 + ["out_of_memory"]

@@ -53,7 +53,7 @@ def test_online_needs_a_key(monkeypatch, tmp_path):
 
 def test_when_it_is_off_nothing_is_imported_or_written(tiny_grid, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it would raise
-    with loggers("disabled", plan(tiny_grid).specs[0], "tiny", tmp_path / "wandb") as active:
+    with loggers("disabled", plan(tiny_grid).specs[0], "tiny", tmp_path) as active:
         assert active == []
     assert not (tmp_path / "wandb").exists()
 
@@ -71,6 +71,6 @@ def test_offline_writes_one_run_per_trial_without_a_network(tiny_plan, data_dir,
     )
     assert (tracked.status, tracked.reason) == ("completed", None)
     assert tracked.id_loss == plain.id_loss
-    runs = list((tmp_path / "offline" / "wandb").rglob("*.wandb"))
+    runs = list((tmp_path / "offline" / "wandb").glob("offline-run-*/*.wandb"))
     assert len(runs) == 1 and spec.trial_id in runs[0].name
     assert not (tmp_path / "wandb").exists()

@@ -14,15 +14,19 @@ import pandas as pd
 import pytest
 import torch
 
-from ecgscale import training, trial
+from ecgscale import encoder_scores, training, trial
 from ecgscale.conventions import CODE_LABELS
 from ecgscale.data.packing import packed
 from ecgscale.data.populations import populations
 from ecgscale.data.stream import TrainingStream
 from ecgscale.execution import Execution
+from ecgscale.ladder import shape
+from ecgscale.models import BATCH_STATISTICS, build_encoder
 from ecgscale.plan import Plan, plan, planned
+from ecgscale.preemption import Preempted, StopRequest
 from ecgscale.results import RunRecord, Status, append, read
 from ecgscale.specs import TrialSpec
+from ecgscale.training import Pretraining
 from ecgscale.trial import run_trial
 
 ARMS = ("resnet-sl", "resnet-ssl", "transformer-sl", "transformer-ssl")
@@ -66,7 +70,7 @@ def test_a_trial_leaves_a_whole_row(completed):
     assert (record.status, record.reason) == (Status.COMPLETED, None)
     empty = {name for name in RunRecord.model_fields if getattr(record, name) is None}
     # outside a checkout there is no commit, without a GPU no driver, and only the command line has arguments
-    absent = {"reason", "failure", "bug", "git_commit", "git_dirty", "git_diff"}
+    absent = {"reason", "failure", "bug", "git_commit", "git_dirty", "git_diff", "microbatch"}
     assert empty <= absent | {"cuda_version", "driver_version", "argv", "config_hash"}
     assert (record.trial_id, record.label, record.arm) == (spec.trial_id, spec.label, spec.arm)
     assert (record.sweep, record.seed, record.data_fraction) == ("tiny", 0, 1.0)
@@ -117,19 +121,71 @@ def test_the_best_validation_loss_is_one_that_was_taken(completed):
 
 def test_every_task_is_scored_on_the_other_population(completed):
     _, record, _ = completed
-    assert {(s.population, s.task): (s.kind, s.seen) for s in record.transfer} == {
+    linear = [s for s in record.transfer if s.is_main]
+    assert {(s.population, s.task): (s.kind, s.seen) for s in linear} == {
         ("B", "SB"): ("binary", True),
         ("B", "male"): ("binary", False),
         ("B", "over_65"): ("binary", False),
         ("B", "age"): ("regression", False),
     }
-    for score in record.transfer:
+    for score in linear:
         assert 0 < score.loss < 3 and 0 < score.constant_loss < 3
         assert 0 < score.n_test < score.n_train < 150
         assert (score.n_test_positive is None) == (score.kind == "regression")
         one_class = score.n_test_positive in (None, 0, score.n_test)
         assert (score.auroc is None) == one_class
-    assert sum(score.auroc is not None for score in record.transfer) >= 2
+    assert sum(score.auroc is not None for score in linear) >= 2
+
+
+def test_what_knows_nothing_of_the_pre_training_stands_beside(completed):
+    _, record, _ = completed
+    for score in (s for s in record.transfer if s.is_main):
+        assert 0 < score.random_loss < 3 and score.random_loss != score.loss
+        assert 0 < score.handmade_loss < 3 and score.handmade_loss != score.loss
+
+
+def test_only_a_supervised_head_is_read_without_any_labels(completed):
+    _, record, _ = completed
+    others = [(s.task, s.read_out, s.n_train) for s in record.transfer if not s.is_main]
+    assert others == ([("SB", "zero_shot", 0)] if record.paradigm == "sl" else [])
+
+
+def test_trials_share_what_does_not_depend_on_them(tiny_plan, data_dir, tmp_path, monkeypatch):
+    """Hand-made features once per population, the untrained encoder once per size; damaged files are made again."""
+    made = []
+    by_hand = encoder_scores.handmade_features
+    monkeypatch.setattr(encoder_scores, "handmade_features", lambda *a: made.append(1) or by_hand(*a))
+    execution = Execution(data_dir, tmp_path / "out", "tiny")
+    first = run_trial(spec_of(tiny_plan, "resnet-sl"), execution)
+    n_made = len(made)
+    assert n_made > 0
+    second = run_trial(spec_of(tiny_plan, "resnet-ssl"), execution)
+    assert len(made) == n_made
+    kept = sorted((tmp_path / "out" / "baselines").iterdir())
+    assert len(kept) == 2
+    for path in kept:
+        path.write_text("[")
+    again = run_trial(spec_of(tiny_plan, "resnet-ssl"), execution)
+    assert len(made) == 2 * n_made
+
+    def beside(record):
+        return {s.task: (s.random_loss, s.handmade_loss) for s in record.transfer if s.is_main}
+
+    assert beside(first) == beside(second) == beside(again)
+
+
+@pytest.mark.slow
+def test_read_outs_that_are_asked_for_are_made(grid_from, data_dir, tmp_path):
+    grid = grid_from(
+        {"probe:\n": "probe:\n  label_fractions: [1/2, 1]\n  attentive: {n_steps: 4}\n  fine_tuning: {n_steps: 2}\n"}
+    )
+    planned = plan(grid, populations(grid, data_dir))
+    record = run_trial(spec_of(planned, "transformer-ssl"), Execution(data_dir, tmp_path / "out", "tiny"))
+    assert record.status == Status.COMPLETED, record.reason
+    made = {(s.read_out, s.label_fraction) for s in record.transfer}
+    assert made == {(kind, share) for kind in ("linear", "attentive", "fine_tuned") for share in (0.5, 1.0)}
+    for score in record.transfer:
+        assert (score.random_loss is None) == (score.loss is None)
 
 
 def test_the_same_trial_gives_the_same_numbers_bit_for_bit(completed):
@@ -349,6 +405,114 @@ def test_running_out_of_device_memory_has_a_status_of_its_own(tiny_plan, executi
     monkeypatch.setattr(trial, "fit", too_large)
     run_trial(spec_of(tiny_plan), execution)
     the_row_of(execution.results, Status.OUT_OF_MEMORY)
+
+
+# --- out of memory -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def room_for(monkeypatch):
+    """`room_for(3)`: the device holds the activations of three records; returns the numbers that were tried."""
+    scored = Pretraining.scored
+
+    def set_up(n_records: int, *, from_call: int = 0, in_training: bool = True) -> list[int]:
+        tried: list[int] = []
+
+        def score(self, part):
+            tried.append(len(part.signal))
+            if len(part.signal) > n_records and self.training == in_training and len(tried) > from_call:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return scored(self, part)
+
+        monkeypatch.setattr(Pretraining, "scored", score)
+        return tried
+
+    return set_up
+
+
+@pytest.mark.parametrize("arm", ["transformer-sl", "transformer-ssl"])
+def test_a_batch_that_does_not_fit_is_trained_on_in_parts(tiny_plan, execution, room_for, caplog, arm):
+    """The same steps over the same batches: the numbers agree up to the order of additions."""
+    train = spec_of(tiny_plan, arm).train.model_dump() | {"augment": {"noise_mv": 0.1, "lead_dropout": 0.2}}
+    spec = spec_of(tiny_plan, arm, train=train, n_steps=12)
+    whole = run_trial(spec, execution)
+    tried = room_for(3)
+    parts = run_trial(spec, execution)
+    assert (parts.status, parts.reason) == (Status.COMPLETED, None)
+    assert (whole.microbatch, parts.microbatch) == (None, 2)
+    assert [size for size in tried if size > 2] == [16, 8, 4]  # halved until it fits
+    assert "out of memory; again with 2 records at a time" in caplog.text
+    assert parts.trial_id == whole.trial_id and parts.n_samples_seen == whole.n_samples_seen
+    expected, found = ({k: v for k, v in losses(row).items() if v is not None} for row in (whole, parts))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_out_of_memory_in_the_middle_goes_on_from_the_checkpoint_and_stays_small(
+    tiny_plan, data_dir, tmp_path, room_for
+):
+    """Also when it is interrupted and there is more memory afterwards: other parts would add in another order."""
+
+    class After(StopRequest):
+        def __init__(self, n: int) -> None:
+            super().__init__()
+            self.left = n
+
+        def check(self) -> None:
+            self.left -= 1
+            if self.left == 0:
+                self.request("enough")
+            super().check()
+
+    spec = spec_of(tiny_plan, "transformer-ssl", n_steps=6, transfer_to=())
+    rows = []
+    for name, interrupted in (("undisturbed", False), ("interrupted", True)):
+        execution = Execution(data_dir, tmp_path / name, "tiny", checkpoint_s=1e-6)  # after every step
+        tried = room_for(8, from_call=3)
+        if interrupted:
+            with pytest.raises(Preempted):
+                run_trial(spec, execution, After(4))
+            assert not {16, 8}.isdisjoint(tried)
+            room_for(1000)
+        rows.append(run_trial(spec, execution))
+        assert not list((execution.results / "checkpoints").iterdir())
+        if not interrupted:
+            assert tried.count(16) == 3  # two steps and the one that failed, none of them done again
+    assert [(row.status, row.microbatch, row.n_resumes) for row in rows] == [("completed", 8, 1), ("completed", 8, 2)]
+    assert losses(rows[0]) == losses(rows[1])
+    assert all(row.train_s < row.wall_s for row in rows)
+
+
+def test_a_training_whose_scoring_does_not_fit_is_not_repeated(tiny_plan, execution, room_for):
+    spec = spec_of(tiny_plan, "transformer-sl", transfer_to=())
+    whole = run_trial(spec, execution)
+    tried = room_for(60, in_training=False)  # the validation patients fit, those of the test do not
+    record = run_trial(spec, execution)
+    assert (record.status, record.microbatch, record.n_resumes) == (Status.COMPLETED, 8, 1)
+    assert tried.count(16) == spec.n_steps
+    assert record.val_loss_last == whole.val_loss_last
+    assert record.id_loss == pytest.approx(whole.id_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("arm", ["resnet-sl", "resnet-ssl"])
+def test_what_normalises_over_the_batch_is_not_split(tiny_plan, execution, room_for, arm):
+    tried = room_for(8)
+    run_trial(spec_of(tiny_plan, arm), execution)
+    record = the_row_of(execution.results, Status.OUT_OF_MEMORY)
+    assert tried == [16] and record.microbatch is None
+
+
+def test_families_that_are_not_split_are_those_with_batch_statistics(tiny_plan):
+    for spec in tiny_plan.specs:
+        encoder = build_encoder(shape(spec.family, spec.rung, spec.input.shape), spec.input.shape)
+        over_the_batch = any(isinstance(module, torch.nn.BatchNorm1d) for module in encoder.modules())
+        assert over_the_batch == (spec.family in BATCH_STATISTICS)
+
+
+def test_a_record_that_does_not_fit_alone_leaves_a_row(tiny_plan, execution, room_for):
+    tried = room_for(0)
+    run_trial(spec_of(tiny_plan), execution)
+    record = the_row_of(execution.results, Status.OUT_OF_MEMORY)
+    assert tried == [16, 8, 4, 2, 1] and record.microbatch == 1
 
 
 def test_a_failed_trial_does_not_spoil_the_next(tiny_plan, execution):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ecgscale.failures import FailureClass
+from ecgscale.results import Status
 from ecgscale.specs import TrialSpec
 
 
@@ -25,11 +26,20 @@ class Ended:
     reason: str | None
     failure: str | None = None
     bug: str | None = None
+    shared: bool = False
+    """Other trials of this command had their parts of its GPU, or of the memory of its machine."""
+    given_up: bool = False
+    """The executor has tried it again itself, as often as this command does."""
+
+    @property
+    def is_settled(self) -> bool:
+        """It is not run again by itself."""
+        return self.status in (Status.COMPLETED, Status.DIVERGED)
 
 
-def lost(spec: TrialSpec, reason: str) -> Ended:
+def lost(spec: TrialSpec, reason: str, *, given_up: bool = False) -> Ended:
     """A trial that left no row: the machine's fault, not its own."""
-    return Ended(spec.trial_id, spec.label, "lost", 0.0, None, reason, FailureClass.INFRASTRUCTURE)
+    return Ended(spec.trial_id, spec.label, "lost", 0.0, None, reason, FailureClass.INFRASTRUCTURE, given_up=given_up)
 
 
 Report = Callable[[Ended], None]

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from ecgscale import results
 from ecgscale.execution import Execution
-from ecgscale.executors import Ended
+from ecgscale.executors import Ended, lost
+from ecgscale.hangs import where_it_hung
 from ecgscale.leases import Leases
 from ecgscale.results import RunRecord
 from ecgscale.specs import TrialSpec
@@ -37,3 +38,14 @@ def of_row(row: RunRecord) -> Ended:
 def left_out(spec: TrialSpec, status: str) -> Ended:
     """A trial that was not run, or not to its end, through no fault of anybody."""
     return Ended(spec.trial_id, spec.label, status, 0.0, None, None)
+
+
+def worker_died(spec: TrialSpec, execution: Execution, n_workers: int = 1, *, given_up: bool = False) -> Ended:
+    """A trial whose process is gone: it hung, and says where, or nobody knows why."""
+    who = f"{n_workers} workers died while they ran it" if n_workers > 1 else "its worker died"
+    hung = where_it_hung(execution.results, spec.trial_id)
+    if hung is not None:
+        reason = f"{who}; the last that hung made no progress for {execution.hang_s:g} s in {hung}"
+    else:
+        reason = f"{who} (killed, or the machine ran out of memory)"
+    return lost(spec, reason, given_up=given_up)

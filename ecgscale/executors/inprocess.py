@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from ecgscale.budget import Gate
 from ecgscale.execution import Execution
 from ecgscale.executors import Ended, Report, Stop, lost, never
 from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, left_out, of_row
+from ecgscale.hangs import watched, where_it_hung
 from ecgscale.leases import Leases
 from ecgscale.preemption import PREEMPTED, Preempted, StopRequest
 from ecgscale.results import completed_row
 from ecgscale.specs import TrialSpec
 from ecgscale.trial import run_trial
+
+log = logging.getLogger(__name__)
 
 
 def ended(
@@ -31,7 +35,9 @@ def ended(
             lease = leases.acquire(spec.trial_id, spec.label, on_lost=stop.request)
             if lease is None:
                 return left_out(spec, LEASED_ELSEWHERE)
-            with lease:
+            if lease.generation > 1 and (hung := where_it_hung(execution.results, spec.trial_id)) is not None:
+                log.warning("%s: an earlier worker made no progress in %s", spec.label, hung)
+            with lease, watched(execution.results, spec.trial_id, lease.generation, execution.hang_s):
                 row = completed_row(execution.results, spec.trial_id)  # since the sweep was planned
                 return of_row(row or run_trial(spec, execution, stop, lease.held))
         except Preempted:

@@ -7,6 +7,7 @@ on from its checkpoint.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -22,8 +23,8 @@ from pathlib import Path
 from ecgscale.budget import Gate
 from ecgscale.errors import EcgscaleError
 from ecgscale.execution import Execution
-from ecgscale.executors import Ended, Report, Stop, lost, never
-from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, Elsewhere
+from ecgscale.executors import Ended, Report, Stop, never
+from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, Elsewhere, worker_died
 from ecgscale.leases import Leases
 from ecgscale.preemption import PREEMPTED, StopRequest
 from ecgscale.specs import TrialSpec
@@ -34,8 +35,10 @@ LOOK_S = 1.0
 OWNERS_LOST = 3
 """A trial that so many workers have died of is left alone by this command. Our choice."""
 
-DEATHS_WITHOUT_AN_END = 3
-"""So many deaths per worker, while no trial ends, are not chance: no more workers are started. Our choice."""
+DEATHS_WITHOUT_AN_END = OWNERS_LOST + 1
+"""So many deaths per worker, while no trial ends, are the machine's fault, no trial's: no more workers are started."""
+
+log = logging.getLogger(__name__)
 
 _spawn = multiprocessing.get_context("spawn")  # not forked: a child must load torch and CUDA for itself
 
@@ -93,11 +96,12 @@ def _work(
             for end in ends:
                 end_with(end)
             generations = elsewhere.leases.generations()
+            free.sort(key=lambda spec: generations.get(spec.trial_id, 0) >= OWNERS_LOST)  # what may kill us comes last
             for spec in free:
                 if stop() or signals.reason is not None:
                     return
                 if generations.get(spec.trial_id, 0) - lost_before.get(spec.trial_id, 0) >= OWNERS_LOST:
-                    end_with(lost(spec, f"{OWNERS_LOST} workers died while they ran it (killed, or out of memory)"))
+                    end_with(worker_died(spec, execution, OWNERS_LOST, given_up=True))
                     continue
                 if gate is not None and gate.refuses(spec.trial_id):
                     return
@@ -188,17 +192,18 @@ class _Crew:
         self.deaths = 0
         if end.trial_id not in self.reported:
             self.reported.add(end.trial_id)
-            self.report(end)
+            self.report(replace(end, shared=True))
 
     def _see_off(self, number: int) -> None:
         member = self.members.pop(number)
         member.ends.close()
         member.process.join()
-        code = member.process.exitcode
-        if code is not None and code < 0 and self.n and len(self.reported) < len(self.specs):
+        if self.n and len(self.reported) < len(self.specs):  # killed, hung, or somebody asked this one to stop
             self.deaths += 1
             if self.deaths <= DEATHS_WITHOUT_AN_END * self.n:
                 self._start(number)
+            else:
+                log.warning("%d workers died one after the other while no trial ended; not started again", self.deaths)
 
 
 def _child(

@@ -5,7 +5,10 @@ from ecgscale.models.encoder import Encoded, Encoder
 from ecgscale.models.resnet import ResNet
 from ecgscale.models.transformer import Transformer
 
-__all__ = ["Encoded", "Encoder", "build_encoder"]
+__all__ = ["BATCH_STATISTICS", "Encoded", "Encoder", "build_encoder"]
+
+BATCH_STATISTICS = frozenset({"resnet"})
+"""Families that normalise over the records of a batch: parts of a batch would train another model."""
 
 
 def build_encoder(network: Shape, input_shape: InputShape) -> Encoder:

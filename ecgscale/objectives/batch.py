@@ -5,7 +5,7 @@ Training may ask for random changes on the way (`objectives.augmentation`); eval
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,12 +32,23 @@ class Batch:
     targets: `(batch, target)` float32.
     key: integer that seeds whatever is random about this batch (masks, augmentation), so that a resumed trial draws
         the same.
+    first: of a part: the place of its first record in the batch that `key` belongs to.
+    n_whole: of a part: how many records that batch has.
     """
 
     signal: Tensor
     recorded: Tensor
     targets: Tensor
     key: int
+    first: int = 0
+    n_whole: int | None = None
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Parts of `size` records, the last perhaps smaller, for which the same is drawn as for the whole batch."""
+        n = len(self.signal)
+        for first in range(0, n, size):
+            rows = slice(first, first + size)
+            yield Batch(self.signal[rows], self.recorded[rows], self.targets[rows], self.key, first, n)
 
 
 def make_batch(

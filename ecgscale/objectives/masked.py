@@ -85,7 +85,8 @@ class MaskedReconstruction(Objective):
     def forward(self, encoder: Encoder, batch: Batch) -> Scored:
         signal = batch.signal
         n_patches = signal.shape[-1] // self.patch_samples
-        masked = draw_mask(len(signal), n_patches, self.mask_ratio, batch.key).to(signal.device)
+        drawn = draw_mask(batch.n_whole or len(signal), n_patches, self.mask_ratio, batch.key)
+        masked = drawn[batch.first : batch.first + len(signal)].to(signal.device)
         hidden = masked.repeat_interleave(self.patch_samples, dim=1)  # (B, time)
         predicted = self.decoder(encoder(signal.masked_fill(hidden[:, None, :], 0.0)))
         scored = (hidden & batch.recorded)[:, None, :].expand_as(signal)

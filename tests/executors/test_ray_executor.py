@@ -1,8 +1,11 @@
 """Many trials on a local Ray: the same numbers as one by one, and no failure stops the rest."""
 
 import os
+import re
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -74,10 +77,14 @@ def test_losses_are_those_of_running_one_by_one_bit_for_bit(ran, specs, data_dir
     assert {r.trial_id: scores(r) for r in read(ran[0])} == one_by_one
 
 
-def test_nothing_is_left_of_tunes_own_folder(ran):
-    assert sorted(p.name for p in ran[0].iterdir()) == ["leases", "rows"]
-    assert list((ran[0] / "leases").iterdir()) == []
-    assert all(p.suffix == ".parquet" for p in (ran[0] / "rows").iterdir())
+def nothing_but_rows_is_left(folder: Path) -> None:
+    assert {path.suffix for path in (folder / "rows").iterdir()} == {".parquet"}
+    for name in ("leases", "checkpoints", "hangs"):
+        assert list((folder / name).glob("*")) == []
+
+
+def test_nothing_but_rows_is_left(ran):
+    nothing_but_rows_is_left(ran[0])
 
 
 def test_what_is_missing_afterwards_is_the_failed_trial(ran, tiny_plan, specs):
@@ -86,43 +93,80 @@ def test_what_is_missing_afterwards_is_the_failed_trial(ran, tiny_plan, specs):
     assert [s.trial_id for s in missing(specs, read(ran[0]))] == [specs[2].trial_id]
 
 
-def workers_of(label: str) -> list[int]:
-    """The processes that run a trial: Ray names them after it."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(f"ray::{label}".encode()):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue  # it has ended meanwhile
-    return found
+# --- workers that are killed, and a user who is in a hurry ---------------------------------------------------------
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker by its name in /proc")
-def test_a_trial_whose_worker_dies_is_reported_and_the_rest_goes_on(cluster, specs, data_dir, tmp_path):
-    """Killed as the kernel kills what takes too much memory, and again on its second chance."""
-    long = specs[3].model_copy(update={"n_steps": 20_000, "seed": 987_654})  # nobody else has this label
-    short = specs[1]
-    killed: set[int] = set()
+@pytest.fixture
+def long(specs) -> TrialSpec:
+    """It takes some seconds, and nobody else has run it."""
+    return specs[3].model_copy(update={"n_steps": 150, "seed": 987_654})
+
+
+def worker_of(folder: Path, spec: TrialSpec) -> int | None:
+    """The process that holds the lease of a trial."""
+    for path in folder.glob(f"leases/{spec.trial_id}.*.json"):
+        with suppress(FileNotFoundError):  # given back at this moment
+            found = re.search(r'"process": "(\d+):', path.read_text())
+            if found is not None:
+                return int(found[1])
+    return None
+
+
+@contextmanager
+def sent(number: int, to: Callable[[], int | None]) -> Iterator[list[int]]:
+    """Meanwhile sends a signal to a process, as soon as there is one; yields who got it."""
+    got: list[int] = []
     done = threading.Event()
 
     def hunt() -> None:
-        while not done.wait(0.2):
-            for pid in set(workers_of(long.label)) - killed:
-                os.kill(pid, signal.SIGKILL)
-                killed.add(pid)
+        while not got and not done.wait(0.1):
+            pid = to()
+            if pid is not None:
+                os.kill(pid, number)
+                got.append(pid)
 
     hunter = threading.Thread(target=hunt)
     hunter.start()
-    ended: list[Ended] = []
     try:
-        cluster.run((long, short), Execution(data_dir, tmp_path / "tiny", "tiny"), ended.append)
+        yield got
     finally:
         done.set()
         hunter.join()
-    by_id = {e.trial_id: e for e in ended}
-    assert by_id[long.trial_id].status == "lost" and "worker died" in by_id[long.trial_id].reason
-    assert len(killed) == 1 + cluster.WORKER_DEATHS_FORGIVEN
-    assert by_id[short.trial_id].status == "completed"
-    assert [r.trial_id for r in read(tmp_path / "tiny")] == [short.trial_id]
-    assert sorted(p.name for p in (tmp_path / "tiny").iterdir()) == ["leases", "rows"]
+
+
+def test_a_trial_whose_worker_is_killed_is_reported_and_the_rest_goes_on(cluster, specs, long, data_dir, tmp_path):
+    """As the kernel kills what takes too much memory."""
+    folder = tmp_path / "tiny"
+    ended: list[Ended] = []
+    with sent(signal.SIGKILL, lambda: worker_of(folder, long)) as killed:
+        cluster.run((long, specs[1], specs[0]), Execution(data_dir, folder, "tiny"), ended.append)
+    assert len(killed) == 1
+    by_id = {end.trial_id: end for end in ended}
+    assert by_id[long.trial_id].status == "lost" and "its worker died" in by_id[long.trial_id].reason
+    assert [by_id[spec.trial_id].status for spec in specs[:2]] == ["completed", "completed"]
+    assert {row.trial_id for row in read(folder)} == {spec.trial_id for spec in specs[:2]}
+
+
+def test_a_trial_whose_worker_is_asked_to_stop_goes_on_in_another(cluster, long, data_dir, tmp_path):
+    """As a node asks its processes that is taken away."""
+    folder = tmp_path / "tiny"
+    ended: list[Ended] = []
+    in_training = folder / "checkpoints" / f"{long.trial_id}.ckpt"
+    execution = Execution(data_dir, folder, "tiny", checkpoint_s=0.2)
+    with sent(signal.SIGTERM, lambda: worker_of(folder, long) if in_training.exists() else None) as asked:
+        cluster.run([long], execution, ended.append)
+    assert len(asked) == 1 and [end.status for end in ended] == ["completed"]
+    assert [row.n_resumes for row in read(folder)] == [1]
+    nothing_but_rows_is_left(folder)
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_no_lease(cluster, long, data_dir, tmp_path):
+    folder = tmp_path / "tiny"
+    execution = Execution(data_dir, folder, "tiny", checkpoint_s=0)  # none by time
+    with (
+        pytest.raises(KeyboardInterrupt),
+        sent(signal.SIGINT, lambda: os.getpid() if worker_of(folder, long) else None),
+    ):
+        cluster.run([long], execution, lambda end: None)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"{long.trial_id}.ckpt"]
+    assert list((folder / "leases").iterdir()) == [] and read(folder) == []

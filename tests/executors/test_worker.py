@@ -98,24 +98,25 @@ def test_of_four_workers_one_is_killed_in_the_middle(tiny_sweep, data_dir, tmp_p
     nothing_else_is_left(folder)
 
 
-def test_several_processes_of_one_command_and_one_of_them_killed(specs, data_dir, tmp_path, undisturbed, monkeypatch):
-    """The killed one is replaced, and every end is reported once."""
+def test_several_processes_of_one_command_and_two_of_them_killed(specs, data_dir, tmp_path, undisturbed, monkeypatch):
+    """The killed ones are replaced, also one that was asked kindly, and every end is reported once."""
     ended: list[Ended] = []
-    killed = []
+    started = []
     crew_start = worker._Crew._start
 
     def start_and_remember(crew, number):
         crew_start(crew, number)
-        killed.append(crew.members[number].process.pid)
+        started.append(crew.members[number].process.pid)
 
     def report(end: Ended) -> None:
         ended.append(end)
         if len(ended) == 1:
-            os.kill(killed[0], signal.SIGKILL)
+            os.kill(started[0], signal.SIGKILL)
+            os.kill(started[1], signal.SIGTERM)
 
     monkeypatch.setattr(worker._Crew, "_start", start_and_remember)
     worker.run(specs, Execution(data_dir, tmp_path / "tiny", "tiny"), report, processes=2)
-    assert len(killed) == 3
+    assert len(started) == 4
     assert Counter(end.trial_id for end in ended) == Counter(undisturbed.keys())
     assert {end.status for end in ended} == {"completed"}
     every_trial_once(tmp_path / "tiny", undisturbed)
@@ -167,8 +168,8 @@ def test_a_trial_that_lost_its_lease_publishes_nothing(specs, data_dir, tmp_path
     spec = specs[-1]
     write = results.pq.write_table
 
-    def write_and_be_taken_over(table, sink):
-        write(table, sink)
+    def write_and_be_taken_over(table, sink, **options):
+        write(table, sink, **options)
         (execution.results / "leases" / f"{spec.trial_id}.2.json").write_text("{}")
 
     monkeypatch.setattr(results.pq, "write_table", write_and_be_taken_over)
@@ -217,9 +218,10 @@ def test_a_trial_whose_workers_keep_dying_is_left_alone(specs, data_dir, tmp_pat
     file = execution.results / "leases" / f"{bad.trial_id}.1.json"
     file.rename(file.with_name(f"{bad.trial_id}.3.json"))
     ended: list[Ended] = []
-    worker._work(specs[-2:], execution, {}, ended.append, lambda: False)
+    worker._work([bad, specs[-2]], execution, {}, ended.append, lambda: False)
     status = {end.trial_id: end.status for end in ended}
     assert status == {specs[-2].trial_id: "completed", bad.trial_id: "lost"}
+    assert [end.given_up for end in ended] == [False, True]  # and it comes last
     ended.clear()
     worker.run([bad], execution, ended.append)  # the next command tries again
     assert [end.status for end in ended] == ["completed"]

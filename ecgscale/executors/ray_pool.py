@@ -1,0 +1,443 @@
+"""Trials on a Ray cluster: our own queue in the driver, over actors that each hold a slot.
+
+`schedule.Queue` decides what starts next and where; Ray starts the actors there, and carries specs and ends. Nodes may
+join and leave at any time, and workers die: what ran there goes on elsewhere, from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ecgscale import results
+from ecgscale.budget import Gate
+from ecgscale.errors import EcgscaleError
+from ecgscale.execution import Execution
+from ecgscale.executors import Ended, Report, Stop, lost
+from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, left_out, worker_died
+from ecgscale.executors.ray_slot import Answer, Slot, Where, ask_to_stop, gpu_memory_gib
+from ecgscale.executors.slots import Slots
+from ecgscale.failures import FailureClass
+from ecgscale.leases import Lease, Leases
+from ecgscale.preemption import PREEMPTED, StopRequest
+from ecgscale.results import RunRecord
+from ecgscale.schedule import Device, Queue
+from ecgscale.specs import TrialSpec
+
+LOOK_S = 1.0
+"""Between two looks at the nodes. Our choice."""
+
+GRACE_S = 30.0
+"""For a step and a checkpoint, when trials were asked to stop. What Slurm and Kubernetes give by default."""
+
+NODE_LOSSES_FORGIVEN = 5
+"""A trial that loses its node goes on at once; after so many, it may be the trial that takes nodes down. Our choice."""
+
+STARTS_FORGIVEN = 3
+"""A node on which so many workers in a row did not start gets no more. Our choice."""
+
+LEAST_LIMIT_BYTES = 2 * 2**30
+"""A worker may hold this much between trials, however small its node; after 24 small trials it holds 0.4 GiB."""
+
+MOST_ASKED_FOR = 512
+"""Slots by which an autoscaler is asked to grow. Ray's second one gives nothing if it can't give all: so we ask for
+half as many, and again, while no node joins. Our choice."""
+
+ASK_FOR_LESS_S = 10.0
+"""An autoscaler looks every 5 s."""
+
+_DOUBTFUL = (FailureClass.BUG, FailureClass.OUT_OF_MEMORY, FailureClass.INFRASTRUCTURE)
+"""Failures after which a process is not trusted with another trial: an error on a GPU stays with its process."""
+
+_numbers = itertools.count()
+"""Of workers; Ray keeps the name of a dead one for a while."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Worker:
+    """One actor, its share of a place, and what it does: start, wait, or run a trial."""
+
+    actor: Any
+    place: Place
+    share: float
+    pending: Any
+    """What it is to answer; None while it waits."""
+    pid: int | None = None
+    """None until it has started."""
+    spec: TrialSpec | None = None
+    lease: Lease | None = None
+    """Of its trial, if rows are shipped: else it holds the lease itself."""
+
+
+@dataclass(eq=False)
+class Place(Device):
+    """A GPU of a node, or CPUs for one trial; as a device it counts trials, while `held` counts actors."""
+
+    node: str = ""
+    limit_bytes: float = LEAST_LIMIT_BYTES
+    gpu: str | None = None
+    """Its number on the node, once an actor has told."""
+    workers: list[Worker] = field(default_factory=list)
+    held: Device = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.held = Device(places=self.places)
+
+    def rank(self, share: float) -> tuple[bool, float]:
+        return self.waiting(share) is None, self.free
+
+    def waiting(self, share: float) -> Worker | None:
+        return next((w for w in self.workers if w.pending is None and w.share == share), None)
+
+
+class Pool:
+    """The workers of one run.
+
+    Args:
+        autoscaled: the cluster may grow when it is asked to.
+    """
+
+    def __init__(
+        self, execution: Execution, report: Report, slots: Slots, stop: Stop, gate: Gate | None, *, autoscaled: bool
+    ) -> None:
+        self.execution = execution
+        self.report = report
+        self.slots = slots
+        self.stop = stop
+        self.gate = gate
+        self.autoscaled = autoscaled
+        self.on_gpus = False
+        self.leases = Leases(execution.results, execution.lease_s)
+        self.queue: Queue[TrialSpec] = Queue()
+        self.places: dict[str, list[Place]] = {}  # by node
+        self.workers: list[Worker] = []
+        self.orphans: dict[str, tuple[TrialSpec, float]] = {}  # their nodes are gone; they wait for their leases to end
+        self._over = False
+        self._node_losses: Counter[str] = Counter()
+        self._failed_starts: Counter[str] = Counter()
+        self._why_none_starts = ""
+        self._asked_for: Counter[float] = Counter()
+        self._growth = MOST_ASKED_FOR
+        self._next_less = time.monotonic() + ASK_FOR_LESS_S
+        self._next_look = 0.0
+
+    def run(self, specs: Sequence[TrialSpec]) -> None:
+        """Until every trial has ended, or the run was asked to stop."""
+        with StopRequest().listening() as signals:
+            try:
+                self.queue = self._queue(specs, signals)
+                while (self.queue or self.orphans or self._running()) and signals.reason is None:
+                    self._look()
+                    self._start_what_fits()
+                    self._hear()
+                self._end()
+            except BaseException:  # Ctrl-C, or a bug in `report`
+                self._end()
+                raise
+            finally:
+                for worker in list(self.workers):
+                    self._close(worker)
+                self._ask_for([])
+
+    def _queue(self, specs: Sequence[TrialSpec], signals: StopRequest) -> Queue[TrialSpec]:
+        """Every trial with its share of a GPU, or of the CPUs of one trial."""
+        self.on_gpus = self.slots.wait_for_gpus or any(node["Resources"].get("GPU") for node in _alive().values())
+        if not self.on_gpus:
+            return Queue((spec, 1.0) for spec in specs)
+        memory_gib = self.slots.gpu_memory_gib
+        if memory_gib is None and self.slots.trials_per_gpu is None and not self.slots.alone:
+            self.queue.put_first(specs[0], 1.0)  # until the shares are known, an autoscaler is asked for one
+            while not self.places and signals.reason is None and not self.stop():
+                self._look()
+                time.sleep(0 if self.places else LOOK_S)
+            memory_gib = min(filter(None, map(_gpu_memory_gib, self.places)), default=None)
+        return Queue((spec, self.slots.share(spec, memory_gib)) for spec in specs)
+
+    def _running(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.spec is not None]
+
+    # --- nodes -----------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """At the nodes, and at trials whose nodes are gone; once in a while."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK_S
+        if self.stop():
+            self._launch_no_more()
+        self._look_at_nodes()
+        for trial_id in self.leases.free(self.orphans):
+            self.leases.clear(trial_id)  # the worker that gets it has not watched it
+            self.queue.put_first(*self.orphans.pop(trial_id))
+        self._ask_for(self._wanted_shares())
+
+    def _look_at_nodes(self) -> None:
+        alive = _alive()
+        for node in self.places.keys() - alive.keys():
+            del self.places[node]
+            for worker in [w for w in self.workers if w.place.node == node and w.pending is None]:
+                self._forget(worker)  # of the others, Ray tells
+        for node in alive.keys() - self.places.keys():
+            places = self._places_of(node, alive[node]["Resources"])
+            if places:
+                self.places[node] = places
+                self._next_less = time.monotonic() + ASK_FOR_LESS_S
+        if self.places and all(map(self._is_broken, self.places)) and not self._running():
+            raise EcgscaleError(f"no worker starts on any node of the cluster: {self._why_none_starts}")
+        if not self.places and not self.autoscaled:
+            raise EcgscaleError(f"this machine offers Ray fewer than the {self.execution.threads} CPUs of a trial")
+
+    def _places_of(self, node: str, resources: dict[str, float]) -> list[Place]:
+        at_once = int(resources.get("CPU", 0) // self.execution.threads)
+        n_devices = int(resources.get("GPU", 0)) if self.on_gpus else 1 if self.slots.alone else at_once
+        n_places = min(at_once, n_devices)
+        if n_places == 0:
+            return []
+        limit_bytes = max(LEAST_LIMIT_BYTES, resources.get("memory", 0) / at_once)
+        return [Place(places=at_once // n_places, node=node, limit_bytes=limit_bytes) for _ in range(n_places)]
+
+    def _wanted_shares(self) -> list[float]:
+        """Of what runs, and of what waits as far as an autoscaler may give it."""
+        waiting = sorted(Counter(self.queue.shares()).elements(), reverse=True)
+        self._growth = min(self._growth, max(1, len(waiting)))
+        if time.monotonic() > self._next_less:
+            self._next_less = time.monotonic() + ASK_FOR_LESS_S
+            self._growth = max(1, self._growth // 2)
+        return [worker.share for worker in self._running()] + waiting[: self._growth]
+
+    def _ask_for(self, shares: Sequence[float]) -> None:
+        """Of an autoscaler: our actors are bound to nodes that are there, which it does not take for a demand."""
+        wanted = Counter(shares)
+        if self.autoscaled and wanted != self._asked_for:
+            self._asked_for = wanted
+            gpu = [{"GPU": share} if self.on_gpus else {} for share in shares]
+            request_resources(bundles=[{"CPU": self.execution.threads, **share} for share in gpu])
+
+    # --- starting --------------------------------------------------------------------------------------------------
+
+    def _start_what_fits(self) -> None:
+        """Trials on workers that wait, and workers for trials that have none. Which trial a new one gets is open."""
+        held_back: list[tuple[TrialSpec, float, Place]] = []
+        coming: list[Worker] = []
+        places = [p for node, found in self.places.items() for p in found if not self._is_broken(node)]
+        for spec, share, place in self.queue.starts(places):
+            worker = place.waiting(share)
+            if worker is not None and self._may_start(spec):
+                self._launch(worker, spec)
+                continue
+            held_back.append((spec, share, place))
+            if not self._over:
+                starting = (w for w in place.workers if w.pid is None and w.share == share and w not in coming)
+                coming.append(next(starting, None) or self._open(place, share))
+                self._make_room(place, coming)
+        for spec, share, place in reversed(held_back):
+            place.give(share)
+            if not self._over:
+                self.queue.put_first(spec, share)
+        needed = self.queue.shares()
+        for worker in [w for w in self.workers if w.pending is None and w.share not in needed]:
+            self._close(worker)
+
+    def _is_broken(self, node: str) -> bool:
+        return self._failed_starts[node] >= STARTS_FORGIVEN
+
+    def _may_start(self, spec: TrialSpec) -> bool:
+        if not self._over and (self.stop() or (self.gate is not None and self.gate.refuses(spec.trial_id))):
+            self._launch_no_more()
+        return not self._over
+
+    def _launch_no_more(self) -> None:
+        self._over = True
+        self.queue.clear()
+        self.orphans.clear()
+
+    def _launch(self, worker: Worker, spec: TrialSpec) -> None:
+        worker.spec = spec
+        if self.slots.ship_results:
+            try:
+                worker.lease = self.leases.acquire(spec.trial_id, spec.label)
+            except OSError as error:
+                self._free(worker, lost(spec, f"its lease could not be written ({error.strerror or error})"))
+                return
+            if worker.lease is None:
+                self._free(worker, left_out(spec, LEASED_ELSEWHERE))
+                return
+        # the name is what the dashboard's task table shows
+        run = worker.actor.run.options(name=spec.label)
+        worker.pending = run.remote(spec, self.execution, self.slots.ship_results)
+
+    def _open(self, place: Place, share: float) -> Worker:
+        """Starts a worker; Ray waits until there is room for it."""
+        actor = _actor.options(
+            name=f"slot-{next(_numbers)}",
+            num_cpus=self.execution.threads,
+            num_gpus=share if self.on_gpus else 0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
+        ).remote()
+        worker = Worker(actor, place, share, pending=actor.where.remote())
+        self.workers.append(worker)
+        self._move(worker, place)
+        return worker
+
+    def _make_room(self, place: Place, coming: Sequence[Worker]) -> None:
+        """For those that come, in the place of workers that wait for trials of another share."""
+        for worker in [w for w in place.workers if w.spec is None and w not in coming]:
+            if place.held.is_overfull:
+                self._close(worker)
+
+    def _move(self, worker: Worker, place: Place) -> None:
+        if worker in worker.place.workers:
+            worker.place.workers.remove(worker)
+            worker.place.held.give(worker.share)
+        worker.place = place
+        place.workers.append(worker)
+        place.held.take(worker.share)
+
+    def _close(self, worker: Worker) -> None:
+        self._forget(worker)
+        ray.kill(worker.actor)
+
+    def _forget(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        worker.place.workers.remove(worker)
+        worker.place.held.give(worker.share)
+        if worker.lease is not None:
+            worker.lease.release()
+
+    # --- hearing ---------------------------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        """Waits for one answer, not for ever."""
+        asked = {worker.pending: worker for worker in self.workers if worker.pending is not None}
+        if not asked:
+            time.sleep(LOOK_S)
+            return
+        for answered in ray.wait(list(asked), timeout=LOOK_S)[0]:
+            worker = asked[answered]
+            worker.pending = None
+            try:
+                answer = ray.get(answered)
+            except RayError as error:
+                self._bury(worker, error)
+            else:
+                if isinstance(answer, Where):
+                    self._welcome(worker, answer)
+                else:
+                    self._take(worker, answer)
+
+    def _welcome(self, worker: Worker, where: Where) -> None:
+        """It has started, on a GPU that Ray has chosen: the fullest with room, as we would, by no promise."""
+        worker.pid = where.pid
+        self._failed_starts[worker.place.node] = 0
+        if where.gpu is None:
+            return
+        places = self.places.get(worker.place.node, [])
+        unknown = [place for place in (worker.place, *places) if place.gpu is None]
+        place = next((place for place in places if place.gpu == where.gpu), next(iter(unknown), worker.place))
+        place.gpu = where.gpu
+        if place is not worker.place:
+            self._move(worker, place)
+
+    def _take(self, worker: Worker, answer: Answer) -> None:
+        spec, end = worker.spec, answer.end
+        assert spec is not None
+        if worker.lease is not None:
+            end = self._published(spec, answer, worker.lease)
+        distrusted = answer.asked_to_stop or end.failure in _DOUBTFUL
+        if distrusted or answer.anonymous_bytes > worker.place.limit_bytes:
+            self._close(worker)
+        if end.status == PREEMPTED and not self._over:
+            self.queue.put_first(spec, worker.share)
+        self._free(worker, end)
+
+    def _published(self, spec: TrialSpec, answer: Answer, lease: Lease) -> Ended:
+        """Publishes rows that were shipped, as the worker itself would have."""
+        with lease:
+            try:
+                for row in answer.rows:
+                    record = RunRecord.model_validate_json(row)
+                    if results.append(self.execution.results, record, lease.held) is None:
+                        return left_out(spec, LEASED_ELSEWHERE)
+            except OSError as error:
+                return lost(spec, f"its row could not be written ({error.strerror or error})")
+        return answer.end
+
+    def _free(self, worker: Worker, end: Ended) -> None:
+        """The trial of this worker has ended."""
+        worker.spec = worker.lease = None
+        worker.place.give(worker.share)
+        if self.gate is not None:
+            self.gate.ended(end.trial_id, end.wall_s)
+        if end.status != PREEMPTED:
+            self.report(replace(end, shared=self._is_shared(worker)))
+
+    def _is_shared(self, worker: Worker) -> bool:
+        return worker.share < 1 if self.on_gpus else len(self.places.get(worker.place.node, ())) > 1
+
+    def _bury(self, worker: Worker, error: RayError) -> None:
+        """Of a worker that is dead, or has raised what a trial never raises."""
+        spec, node = worker.spec, worker.place.node
+        self._close(worker)
+        self._look_at_nodes()
+        if spec is None:
+            self._failed_starts[node] += 1
+            self._why_none_starts = str(error).strip().splitlines()[-1]
+            if node in self.places and self._failed_starts[node] == STARTS_FORGIVEN:
+                log.warning("no worker starts on node %s: nothing more is run there (%s)", node, self._why_none_starts)
+            return
+        end = worker_died(spec, self.execution)
+        if isinstance(error, RayTaskError):
+            end = lost(spec, f"its worker failed: {type(error.cause).__name__}: {error.cause}")
+        elif node not in self.places and self._node_losses[spec.trial_id] < NODE_LOSSES_FORGIVEN and not self._over:
+            self._node_losses[spec.trial_id] += 1
+            self.orphans[spec.trial_id] = (spec, worker.share)
+            end = left_out(spec, PREEMPTED)
+        self._free(worker, end)
+
+    # --- ending ----------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """Asks the trials that still run to stop, and waits until they have written their checkpoints."""
+        self._launch_no_more()
+        pids: defaultdict[str, list[int]] = defaultdict(list)
+        for worker in self._running():
+            assert worker.pid is not None
+            pids[worker.place.node].append(worker.pid)
+        ask_to_stop(pids.pop(ray.get_runtime_context().get_node_id(), []))
+        for node, elsewhere in pids.items():
+            _on_node(node, ask_to_stop, elsewhere)
+        patience_ends = time.monotonic() + GRACE_S
+        while self._running() and time.monotonic() < patience_ends:
+            self._hear()
+
+
+_actor = ray.remote(Slot)
+
+
+def _alive() -> dict[str, Any]:
+    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+
+
+def _gpu_memory_gib(node: str) -> float | None:
+    try:
+        told: float | None = ray.get(_on_node(node, gpu_memory_gib))
+    except RayError:  # the node is gone
+        return None
+    return told
+
+
+def _on_node(node: str, function: Any, *arguments: Any) -> Any:
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(function).options(num_cpus=0, scheduling_strategy=there).remote(*arguments)

@@ -1,0 +1,152 @@
+"""What runs on the nodes of a Ray cluster: a slot, the actor that trains one trial after the other."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ray
+
+from ecgscale import results
+from ecgscale.data.packing import packed
+from ecgscale.data.store import HEADER, store_name
+from ecgscale.errors import DataError
+from ecgscale.execution import Execution
+from ecgscale.executors import Ended
+from ecgscale.failures import FailureClass
+from ecgscale.preemption import StopRequest
+from ecgscale.specs import TrialSpec
+
+
+@dataclass(frozen=True)
+class Where:
+    """What an actor tells of itself once it can take trials."""
+
+    pid: int
+    gpu: str | None
+    """Its number on the node."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a trial ended, and whether its process should go on."""
+
+    end: Ended
+    anonymous_bytes: int
+    """Memory of the process that is its own; pages of packed records, which the kernel may drop, not counted."""
+    asked_to_stop: bool
+    rows: tuple[str, ...] = ()
+    """As JSON, if they are to be shipped."""
+
+
+class Slot:
+    """The actor."""
+
+    def __init__(self) -> None:
+        import ecgscale.executors.inprocess  # noqa: F401  brings torch along: before the first trial, not in it
+
+        self._is_warm = False
+
+    def where(self) -> Where:
+        gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+        return Where(os.getpid(), gpus[0] if gpus else None)
+
+    def run(self, spec: TrialSpec, execution: Execution, ship: bool) -> Answer:
+        from ecgscale.executors.inprocess import ended
+
+        asked = StopRequest()
+        if ship:
+            execution = replace(execution, results=_folder_of_this_node(execution.results))
+        try:
+            _pack_if_missing(spec, execution.data)
+        except DataError as error:
+            reason = str(error).replace(f"{execution.data}/", "")
+            return Answer(Ended(spec.trial_id, spec.label, "failed", 0.0, None, reason, FailureClass.DATA), 0, False)
+        end = ended(spec, execution, asked=asked)
+        if not self._is_warm:
+            # what stays is code: half a million objects, which each trial's own collection went through in 0.2 s
+            gc.freeze()
+            self._is_warm = True
+        rows = tuple(_taken_rows(execution.results, spec.trial_id)) if ship else ()
+        return Answer(end, _anonymous_bytes(), asked.reason is not None, rows)
+
+
+def ask_to_stop(pids: Iterable[int]) -> None:
+    """Run on the node of these processes: their trials write checkpoints and end."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+def gpu_memory_gib() -> float | None:
+    """Run on a node with GPUs: the memory of the smallest; None where NVIDIA's tool is missing."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return min((int(mib) / 1024 for mib in re.findall(r"^\d+$", told, re.MULTILINE)), default=None)
+
+
+def _anonymous_bytes() -> int:
+    with suppress(OSError):
+        found = re.search(r"^RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+        if found is not None:
+            return int(found[1]) * 1024
+    return 0
+
+
+# --- nodes that share no folder ------------------------------------------------------------------------------------
+
+
+def _folder_of_this_node(folder: Path) -> Path:
+    """Where trials of one results folder keep checkpoints on this node, and rows until they are shipped."""
+    return _temporary(f"results-{folder}")
+
+
+def _taken_rows(folder: Path, trial_id: str) -> Iterator[str]:
+    for path in sorted((folder / "rows").glob(f"{trial_id}-*.parquet")):
+        row = results.read_row(path)
+        if row is not None:
+            yield row.model_dump_json()
+            path.unlink()
+
+
+def _pack_if_missing(spec: TrialSpec, data: Path) -> None:
+    """Packs the records of this node, if they were never packed here: the first that comes does it.
+
+    Raises:
+        DataError: they can't be packed.
+    """
+    for name in (spec.train_on, *spec.transfer_to):
+        population = data / name
+        store = population / "packed" / store_name(spec.input)
+        if population.is_dir() and not (store / HEADER).exists():
+            with _one_at_a_time(str(store)):
+                # the driver has packed the same records, and refused them then if bad ones were not to be left out
+                packed(population, spec.input, skip_bad=True)
+
+
+@contextmanager
+def _one_at_a_time(what: str) -> Iterator[None]:
+    """Of the processes of this node."""
+    with (_temporary("locks") / hashlib.sha256(what.encode()).hexdigest()[:12]).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _temporary(name: str) -> Path:
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"ecgscale-{os.getuid()}-{digest}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
