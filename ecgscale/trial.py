@@ -6,7 +6,6 @@ Runs anywhere, alone too: `python -m ecgscale.trial spec.json --data DIR --out r
 from __future__ import annotations
 
 import argparse
-import ctypes
 import datetime
 import gc
 import json
@@ -18,7 +17,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from ecgscale import memory
 from ecgscale.checkpoint import Checkpoint, checkpoint_path
 from ecgscale.data.packing import packed
 from ecgscale.data.splits import TEST, TRAIN, VALIDATION, fraction_rows, split_rows
@@ -348,8 +348,7 @@ def _release_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    memory.trim()
 
 
 def main() -> None:

@@ -108,7 +108,8 @@ class Tab:
         return found
 
     def screenshot(self, file: Path, *, whole: bool = True) -> None:
-        picture = self.send("Page.captureScreenshot", captureBeyondViewport=whole, clip=self._clip() if whole else None)
+        clip = {"clip": self._clip()} if whole else {}
+        picture = self.send("Page.captureScreenshot", captureBeyondViewport=whole, **clip)
         file.write_bytes(base64.b64decode(picture["data"]))
 
     def _clip(self) -> dict[str, float]:

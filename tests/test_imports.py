@@ -57,12 +57,13 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "torch"},
     ),
     "trial": (
-        {"checkpoint", "data", "encoder_scores", "errors", "execution", "failures", "ladder", "models", "objectives"}
-        | {"plan", "preemption", "provenance", "results", "specs", "tracking", "training"},
+        {"checkpoint", "data", "encoder_scores", "errors", "execution", "failures", "ladder", "memory", "models"}
+        | {"objectives", "plan", "preemption", "provenance", "results", "specs", "tracking", "training"},
         {"lightning", "numpy", "pydantic", "sklearn", "threadpoolctl", "torch"},
     ),
     "leases": (set(), set()),
     "hangs": (set(), set()),
+    "memory": (set(), set()),
     "slurm": ({"errors"}, set()),
     "executors": (
         {"budget", "errors", "execution", "failures", "hangs", "leases", "preemption", "results", "specs", "trial"},
@@ -71,7 +72,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "executors.slots": ({"plan", "specs"}, set()),
     "executors.ray": ({"budget", "execution", "executors", "specs"}, {"ray"}),
     "executors.ray_pool": (
-        {"budget", "errors", "execution", "failures", "leases", "preemption", "results", "schedule", "specs"},
+        {"budget", "errors", "execution", "failures", "leases", "memory", "preemption", "results", "schedule", "specs"},
         {"ray"},
     ),
     "executors.ray_slot": (
@@ -107,8 +108,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "figures": ({"errors", "findings", "fitted", "laws", "study"}, {"matplotlib", "numpy", "pandas"}),
     "check_sheet": ({"conventions", "data", "errors", "figures"}, {"matplotlib", "numpy", "pandas"}),
     "report": (
-        {"errors", "figures", "findings", "fitted", "ladder", "laws", "plan", "results", "specs", "status", "study"}
-        | {"sweep", "sweep_laws"},
+        {"errors", "figures", "findings", "fitted", "ladder", "laws", "plan", "planted", "results", "specs"}
+        | {"status", "study", "sweep", "sweep_laws"},
         {"jinja2", "markupsafe", "numpy", "pandas"},
     ),
     "status": ({"failures", "plan", "results", "specs", "sweep"}, set()),

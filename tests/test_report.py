@@ -68,6 +68,10 @@ def test_page_says_question_verdicts_and_what_the_paper_states(report, page):
     assert page.count('class="card"') == len(report.conclusions)
 
 
+def test_page_of_simulated_rows_says_so_at_the_top(page):
+    assert "nothing was trained" in words(page)[:400]
+
+
 def test_page_needs_nothing_beside_it(page):
     assert not re.search(r'(src|href)="(https?:)?//', page)
     assert "@import" not in page

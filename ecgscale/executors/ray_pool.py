@@ -19,7 +19,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ecgscale import results
+from ecgscale import memory, results
 from ecgscale.budget import Gate
 from ecgscale.errors import EcgscaleError
 from ecgscale.execution import Execution
@@ -36,6 +36,9 @@ from ecgscale.specs import TrialSpec
 
 LOOK_S = 1.0
 """Between two looks at the nodes. Our choice."""
+
+TRIM_S = 30.0
+"""Between two times that freed memory is given back: measured, 596 MB after 10,000 trials without. Our choice."""
 
 GRACE_S = 30.0
 """For a step and a checkpoint, when trials were asked to stop. What Slurm and Kubernetes give by default."""
@@ -132,6 +135,7 @@ class Pool:
         self._growth = MOST_ASKED_FOR
         self._next_less = time.monotonic() + ASK_FOR_LESS_S
         self._next_look = 0.0
+        self._next_trim = time.monotonic() + TRIM_S
 
     def run(self, specs: Sequence[TrialSpec]) -> None:
         """Until every trial has ended, or the run was asked to stop."""
@@ -154,7 +158,7 @@ class Pool:
     def _queue(self, specs: Sequence[TrialSpec], signals: StopRequest) -> Queue[TrialSpec]:
         """Every trial with its share of a GPU, or of the CPUs of one trial."""
         self.on_gpus = self.slots.wait_for_gpus or any(node["Resources"].get("GPU") for node in _alive().values())
-        if not self.on_gpus:
+        if not (self.on_gpus and specs):
             return Queue((spec, 1.0) for spec in specs)
         memory_gib = self.slots.gpu_memory_gib
         if memory_gib is None and self.slots.trials_per_gpu is None and not self.slots.alone:
@@ -175,6 +179,9 @@ class Pool:
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + LOOK_S
+        if time.monotonic() >= self._next_trim:
+            self._next_trim = time.monotonic() + TRIM_S
+            memory.trim()
         if self.stop():
             self._launch_no_more()
         self._look_at_nodes()

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from ecgscale.figures import Sheet, short
 from ecgscale.findings import Conclusion, Verdict
+from ecgscale.planted import DEVICE as SIMULATED
 from ecgscale.report.captions import caption
 from ecgscale.report.grid_map import Grid, grid
 from ecgscale.report.laws import failure_table, flag_words, law_tables, seed_table, trust_table
@@ -55,6 +56,8 @@ class Page:
     """Everything the page says, in the order of reading."""
 
     study: Study
+    simulated: bool
+    """Some rows were drawn from planted laws: nobody may take them for trainings."""
     question: str
     facts: tuple[tuple[str, str], ...]
     cards: tuple[Card, ...]
@@ -92,6 +95,7 @@ def page(
 
     return Page(
         study,
+        simulated=any(record.device == SIMULATED for record in records),
         question=found.planned.question if found.planned is not None else "",
         facts=tuple(_facts(found, records)),
         cards=tuple(cards(conclusions)),

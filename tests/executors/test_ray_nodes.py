@@ -175,20 +175,17 @@ def test_a_gpu_holds_no_more_trials_than_its_node_has_cpus_for(naps):
 # --- workers -------------------------------------------------------------------------------------------------------
 
 
-class Hoarding(Napping):
-    def run(self, spec, execution, ship):
-        return replace(super().run(spec, execution, ship), anonymous_bytes=2**60)
+class Troubled(Napping):
+    """Its first trial leaves too much memory behind, the second a bug, the third was asked to stop."""
 
-
-class Failing(Napping):
     def run(self, spec, execution, ship):
         answer = super().run(spec, execution, ship)
-        return replace(answer, end=replace(answer.end, status="failed", failure=FailureClass.BUG))
-
-
-class AskedToStop(Napping):
-    def run(self, spec, execution, ship):
-        return replace(super().run(spec, execution, ship), asked_to_stop=True)
+        trouble = {
+            0: {"anonymous_bytes": 2**60},
+            1: {"end": replace(answer.end, status="failed", failure=FailureClass.BUG)},
+            2: {"asked_to_stop": True},
+        }
+        return replace(answer, **trouble.get(spec.seed, {}))
 
 
 class Broken(Napping):
@@ -196,9 +193,9 @@ class Broken(Napping):
         raise ImportError("ecgscale of another day")
 
 
-@pytest.mark.parametrize(("actor", "n_processes"), [(Napping, 1), (Hoarding, 2), (Failing, 2), (AskedToStop, 2)])
-def test_a_worker_goes_on_until_it_is_not_to_be_trusted(naps, actor, n_processes):
-    assert len({nap.pid for nap in naps([(0.1, 1)] * 2, actor, num_cpus=1)}) == n_processes
+def test_a_worker_goes_on_until_it_is_not_to_be_trusted(naps):
+    pids = [nap.pid for nap in naps([(0.1, 1)] * 5, Troubled, num_cpus=1)]
+    assert len(set(pids)) == 4 and pids[3] == pids[4]
 
 
 def test_a_node_on_which_no_worker_starts_is_given_up(naps, caplog):
