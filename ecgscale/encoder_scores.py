@@ -12,6 +12,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,9 @@ def _scores(
         own += _zero_shot(population, spec, module, module.objective, parts)
     common = {"population": population, "parts": _identity(parts)} | _protocol(spec)
     stop.check()
-    start = _kept(results, {"untrained": [spec.family, spec.rung, spec.seed]} | common, untrained)
+    start = _kept(results, spec.trial_id, {"untrained": [spec.family, spec.rung, spec.seed]} | common, untrained)
     stop.check()
-    return beside(own, random=start, handmade=_kept(results, {"handmade": True} | common, by_hand))
+    return beside(own, random=start, handmade=_kept(results, spec.trial_id, {"handmade": True} | common, by_hand))
 
 
 def _parts(spec: TrialSpec, population: str, open_population: Callable[[str], PackedStore]) -> dict[str, Records]:
@@ -210,7 +211,7 @@ def _protocol(spec: TrialSpec) -> dict[str, Any]:
 
 
 def _kept(
-    results: Path, identity: Mapping[str, Any], compute: Callable[[], tuple[TaskScore, ...]]
+    results: Path, trial_id: str, identity: Mapping[str, Any], compute: Callable[[], tuple[TaskScore, ...]]
 ) -> tuple[TaskScore, ...]:
     """Scores that are computed once per results folder; who comes at the same time computes them too."""
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -219,11 +220,12 @@ def _kept(
         return tuple(TaskScore.model_validate(score) for score in json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):  # not there yet, or damaged
         found = compute()
-    unfinished = path.with_suffix(f".{uuid.uuid4().hex[:12]}.tmp")
+    unfinished = path.with_name(f"{trial_id}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(json.dumps([score.model_dump(mode="json") for score in found]), encoding="utf-8")
         unfinished.replace(path)
     except OSError:  # a full disk costs the next trial some time, not this one its scores
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
     return found

@@ -211,7 +211,7 @@ def test_the_read_out_may_be_fitted_where_the_encoder_was_trained(tiny_plan, exe
     probe = tiny_grid.probe.model_copy(update={"fit_on": "source"}).model_dump()
     record = run_trial(spec_of(tiny_plan, probe=probe), execution)
     assert record.status == Status.COMPLETED
-    for score in record.transfer:
+    for score in (s for s in record.transfer if s.is_main):
         assert score.population == "B"
         assert score.n_test == 150  # every record of B is tested on
         assert score.n_train == spec_of(tiny_plan).n_records
@@ -254,7 +254,7 @@ def test_tasks_of_every_kind_are_scored(tiny_plan, execution):
     ]
     record = run_trial(spec_of(tiny_plan, probe={"tasks": tasks}), execution)
     assert record.status == Status.COMPLETED
-    *labels, sex, potassium = record.transfer
+    *labels, sex, potassium = (s for s in record.transfer if s.is_main)
     assert [score.task for score in labels] == [f"code6:{label}" for label in CODE_LABELS]
     assert all(score.seen and (score.loss is None) == (score.reason is not None) for score in labels)
     assert (sex.kind, sex.n_test_positive) == ("multiclass", None) and 0.4 < sex.loss < 1.2
@@ -536,11 +536,12 @@ def test_ctrl_c_in_training_stops_the_sweep_and_leaves_no_row(tiny_plan, executi
     assert read(execution.results) == []
 
 
-def test_only_the_row_is_left(tiny_plan, execution, tmp_path, monkeypatch):
+def test_only_the_row_and_what_trials_share_are_left(tiny_plan, execution, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # Lightning likes to leave folders where it is started
     run_trial(spec_of(tiny_plan), execution)
-    left = [path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()]
-    assert left == ["results"]
+    left = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.parts[0] for path in left} == {"results"}
+    assert sorted(path.parent.name for path in left) == ["baselines", "baselines", "rows"]
 
 
 # --- alone ---------------------------------------------------------------------------------------------------------

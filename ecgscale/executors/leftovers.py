@@ -9,7 +9,8 @@ from pathlib import Path
 from ecgscale.hangs import HANGS
 from ecgscale.leases import Leases
 
-FOLDERS = ("checkpoints", HANGS)
+FOLDERS = ("checkpoints", HANGS, "baselines")
+"""Files whose name begins with a trial's id are that trial's alone."""
 
 
 def clear_away(results: Path, settled: Collection[str]) -> None:

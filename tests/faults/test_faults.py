@@ -263,7 +263,7 @@ def test_damaged_rows_and_checkpoints_are_set_aside_run_again_and_reported(
     execution = Execution(data_dir, folder, "storm", checkpoint_s=1e-6)
     inprocess.run(specs[:2], execution, lambda end: None)
     with monkeypatch.context() as preempted:
-        preempted.setattr(trial, "_transfer", lambda *a: os.kill(os.getpid(), signal.SIGTERM) or a[-1].check())
+        preempted.setattr(trial, "score_encoder", lambda *a: os.kill(os.getpid(), signal.SIGTERM) or a[-1].check())
         assert inprocess.ended(specs[2], execution).status == "preempted"
     (row,) = (path for path in (folder / "rows").glob(f"{specs[0].trial_id}-*.parquet"))
     (checkpoint,) = (folder / "checkpoints").iterdir()
