@@ -51,6 +51,17 @@ class Device:
         self.places += 1
 
 
+@dataclass(frozen=True)
+class Start(Generic[J, D]):
+    """A job, and the device it was given a share of."""
+
+    job: J
+    share: float
+    device: D
+    position: int
+    """In the starting order."""
+
+
 class Queue(Generic[J]):
     """Jobs in the order in which they should start, each with its share of a device."""
 
@@ -71,10 +82,16 @@ class Queue(Generic[J]):
         self._first -= 1
         self._waiting.setdefault(share, deque()).appendleft((self._first, job))
 
+    def put_back(self, starts: Sequence[Start[J, D]]) -> None:
+        """The last starts, in their order, did not come about: as if these jobs had never been taken out."""
+        for start in reversed(starts):
+            start.device.give(start.share)
+            self._waiting.setdefault(start.share, deque()).appendleft((start.position, start.job))
+
     def clear(self) -> None:
         self._waiting.clear()
 
-    def starts(self, devices: Sequence[D]) -> Iterator[tuple[J, float, D]]:
+    def starts(self, devices: Sequence[D]) -> Iterator[Start[J, D]]:
         """Takes out, in order, what starts now, and takes its share of a device.
 
         It goes on until the next job fits nowhere; behind that one, only with what does not keep it waiting longer.
@@ -90,11 +107,11 @@ class Queue(Generic[J]):
                     reserved = max(devices, key=lambda device: device.free)
                 continue
             device = min(open_to_it, key=lambda device: device.rank(share))
-            _, job = self._waiting[share].popleft()
+            position, job = self._waiting[share].popleft()
             if not self._waiting[share]:
                 del self._waiting[share]
             device.take(share)
-            yield job, share, device
+            yield Start(job, share, device, position)
 
 
 # --- simulated -----------------------------------------------------------------------------------------------------
@@ -128,9 +145,9 @@ def simulate(jobs: Sequence[Job], n_devices: int) -> Schedule:
     running: list[tuple[float, int, Device, float]] = []  # (end, tie-breaker, device, share)
     now_s, n_started = 0.0, 0
     while queue or running:
-        for job, share, device in queue.starts(devices):
+        for start in queue.starts(devices):
             n_started += 1
-            heapq.heappush(running, (now_s + job.seconds, n_started, device, share))
+            heapq.heappush(running, (now_s + start.job.seconds, n_started, start.device, start.share))
         now_s = running[0][0]
         while running and running[0][0] <= now_s:
             _, _, device, share = heapq.heappop(running)

@@ -36,15 +36,30 @@ def test_jobs_start_in_the_given_order():
     assert simulate([Job(1), Job(1), Job(5)], 2).makespan_s == 6
 
 
-def test_a_job_that_is_put_back_is_the_next_one():
+def test_a_job_that_is_put_first_is_the_next_one():
     queue = Queue((name, 1.0) for name in "abc")
     devices = [Device(), Device()]
-    started = [job for job, _, _ in queue.starts(devices)]
+    assert [start.job for start in queue.starts(devices)] == ["a", "b"]
     queue.put_first("a", 1.0)
     devices[0].give(1.0)
-    assert started == ["a", "b"]
-    assert [job for job, _, _ in queue.starts(devices)] == ["a"]
+    assert [start.job for start in queue.starts(devices)] == ["a"]
     assert queue.shares() == {1.0: 1} and len(queue) == 1
+
+
+def test_jobs_that_are_put_back_keep_their_places():
+    """The small ones that could have started do not come before the large one that could not."""
+    queue = Queue([("a", 0.5), ("large", 1.0), ("b", 0.25), ("c", 0.25)])
+    devices = [Device(free=0.5)]
+    starts = list(queue.starts(devices))
+    assert [start.job for start in starts] == ["a"]
+    devices.append(Device(free=0.5))
+    queue.put_back(starts)
+    starts = list(queue.starts(devices))
+    assert [start.job for start in starts] == ["a"]  # and the other device is kept for the large one
+    queue.put_back(starts)
+    assert [start.job for start in queue.starts([Device()])] == ["a"]
+    assert [start.job for start in queue.starts([Device()])] == ["large"]
+    assert [start.job for start in queue.starts([Device()])] == ["b", "c"]
 
 
 def test_a_device_with_few_places_takes_no_more_however_small():

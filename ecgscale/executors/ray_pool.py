@@ -17,7 +17,8 @@ from typing import Any
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from ecgscale import memory, results
 from ecgscale.budget import Gate
@@ -25,13 +26,13 @@ from ecgscale.errors import EcgscaleError
 from ecgscale.execution import Execution
 from ecgscale.executors import Ended, Report, Stop, lost
 from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, left_out, worker_died
-from ecgscale.executors.ray_slot import Answer, Slot, Where, ask_to_stop, gpu_memory_gib
+from ecgscale.executors.ray_slot import Answer, Slot, ask_to_stop, gpu_memory_gib
 from ecgscale.executors.slots import Slots
 from ecgscale.failures import FailureClass
 from ecgscale.leases import Lease, Leases
 from ecgscale.preemption import PREEMPTED, StopRequest
 from ecgscale.results import RunRecord
-from ecgscale.schedule import Device, Queue
+from ecgscale.schedule import Device, Queue, Start
 from ecgscale.specs import TrialSpec
 
 LOOK_S = 1.0
@@ -89,17 +90,31 @@ class Place(Device):
     """A GPU of a node, or CPUs for one trial; as a device it counts trials, while `held` counts actors."""
 
     node: str = ""
+    at_once: int = 1
+    """Trials, however small."""
     limit_bytes: float = LEAST_LIMIT_BYTES
-    gpu: str | None = None
-    """Its number on the node, once an actor has told."""
+    gpu: Any = None
+    """The placement group that holds one GPU for us: actors beside each other would be put on any of the node."""
     workers: list[Worker] = field(default_factory=list)
     held: Device = field(init=False)
 
     def __post_init__(self) -> None:
         self.held = Device(places=self.places)
 
-    def rank(self, share: float) -> tuple[bool, float]:
-        return self.waiting(share) is None, self.free
+    def take_gpu(self, cpus: float) -> None:
+        if self.gpu is None:
+            here = [{"ray.io/node-id": self.node}]
+            self.gpu = placement_group([{"GPU": 1, "CPU": cpus}], bundle_label_selector=here)
+
+    def give_back(self) -> None:
+        if self.gpu is not None:
+            remove_placement_group(self.gpu)
+            self.gpu = None
+
+    def rank(self, share: float) -> tuple[bool, bool, float]:
+        """First where a worker waits for such a trial, then where one is starting: room is made there already."""
+        starts = any(worker.pid is None and worker.share == share for worker in self.workers)
+        return self.waiting(share) is None, not starts, self.free
 
     def waiting(self, share: float) -> Worker | None:
         return next((w for w in self.workers if w.pending is None and w.share == share), None)
@@ -153,6 +168,9 @@ class Pool:
             finally:
                 for worker in list(self.workers):
                     self._close(worker)
+                for places in self.places.values():
+                    for place in places:
+                        place.give_back()
                 self._ask_for([])
 
     def _queue(self, specs: Sequence[TrialSpec], signals: StopRequest) -> Queue[TrialSpec]:
@@ -193,7 +211,8 @@ class Pool:
     def _look_at_nodes(self) -> None:
         alive = _alive()
         for node in self.places.keys() - alive.keys():
-            del self.places[node]
+            for place in self.places.pop(node):
+                place.give_back()
             for worker in [w for w in self.workers if w.place.node == node and w.pending is None]:
                 self._forget(worker)  # of the others, Ray tells
         for node in alive.keys() - self.places.keys():
@@ -213,7 +232,8 @@ class Pool:
         if n_places == 0:
             return []
         limit_bytes = max(LEAST_LIMIT_BYTES, resources.get("memory", 0) / at_once)
-        return [Place(places=at_once // n_places, node=node, limit_bytes=limit_bytes) for _ in range(n_places)]
+        each = at_once // n_places
+        return [Place(places=each, at_once=each, node=node, limit_bytes=limit_bytes) for _ in range(n_places)]
 
     def _wanted_shares(self) -> list[float]:
         """Of what runs, and of what waits as far as an autoscaler may give it."""
@@ -236,26 +256,29 @@ class Pool:
 
     def _start_what_fits(self) -> None:
         """Trials on workers that wait, and workers for trials that have none. Which trial a new one gets is open."""
-        held_back: list[tuple[TrialSpec, float, Place]] = []
+        held_back: list[Start[TrialSpec, Place]] = []
         coming: list[Worker] = []
         places = [p for node, found in self.places.items() for p in found if not self._is_broken(node)]
-        for spec, share, place in self.queue.starts(places):
+        for start in self.queue.starts(places):
+            place, share = start.device, start.share
             worker = place.waiting(share)
-            if worker is not None and self._may_start(spec):
-                self._launch(worker, spec)
+            if worker is not None and self._may_start(start.job):
+                self._launch(worker, start.job)
                 continue
-            held_back.append((spec, share, place))
+            held_back.append(start)
             if not self._over:
                 starting = (w for w in place.workers if w.pid is None and w.share == share and w not in coming)
                 coming.append(next(starting, None) or self._open(place, share))
                 self._make_room(place, coming)
-        for spec, share, place in reversed(held_back):
-            place.give(share)
-            if not self._over:
-                self.queue.put_first(spec, share)
+        self.queue.put_back(held_back)
+        if self._over:
+            self.queue.clear()
         needed = self.queue.shares()
         for worker in [w for w in self.workers if w.pending is None and w.share not in needed]:
             self._close(worker)
+        for place in places:
+            if not place.workers:
+                place.give_back()
 
     def _is_broken(self, node: str) -> bool:
         return self._failed_starts[node] >= STARTS_FORGIVEN
@@ -287,15 +310,20 @@ class Pool:
 
     def _open(self, place: Place, share: float) -> Worker:
         """Starts a worker; Ray waits until there is room for it."""
+        there: Any = NodeAffinitySchedulingStrategy(place.node, soft=False)
+        if self.on_gpus:
+            place.take_gpu(cpus=place.at_once * self.execution.threads)
+            there = PlacementGroupSchedulingStrategy(place.gpu, placement_group_bundle_index=0)
         actor = _actor.options(
             name=f"slot-{next(_numbers)}",
             num_cpus=self.execution.threads,
             num_gpus=share if self.on_gpus else 0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
+            scheduling_strategy=there,
         ).remote()
-        worker = Worker(actor, place, share, pending=actor.where.remote())
+        worker = Worker(actor, place, share, pending=actor.pid.remote())
         self.workers.append(worker)
-        self._move(worker, place)
+        place.workers.append(worker)
+        place.held.take(share)
         return worker
 
     def _make_room(self, place: Place, coming: Sequence[Worker]) -> None:
@@ -303,14 +331,6 @@ class Pool:
         for worker in [w for w in place.workers if w.spec is None and w not in coming]:
             if place.held.is_overfull:
                 self._close(worker)
-
-    def _move(self, worker: Worker, place: Place) -> None:
-        if worker in worker.place.workers:
-            worker.place.workers.remove(worker)
-            worker.place.held.give(worker.share)
-        worker.place = place
-        place.workers.append(worker)
-        place.held.take(worker.share)
 
     def _close(self, worker: Worker) -> None:
         self._forget(worker)
@@ -339,23 +359,11 @@ class Pool:
             except RayError as error:
                 self._bury(worker, error)
             else:
-                if isinstance(answer, Where):
-                    self._welcome(worker, answer)
+                if worker.pid is None:
+                    worker.pid = answer
+                    self._failed_starts[worker.place.node] = 0
                 else:
                     self._take(worker, answer)
-
-    def _welcome(self, worker: Worker, where: Where) -> None:
-        """It has started, on a GPU that Ray has chosen: the fullest with room, as we would, by no promise."""
-        worker.pid = where.pid
-        self._failed_starts[worker.place.node] = 0
-        if where.gpu is None:
-            return
-        places = self.places.get(worker.place.node, [])
-        unknown = [place for place in (worker.place, *places) if place.gpu is None]
-        place = next((place for place in places if place.gpu == where.gpu), next(iter(unknown), worker.place))
-        place.gpu = where.gpu
-        if place is not worker.place:
-            self._move(worker, place)
 
     def _take(self, worker: Worker, answer: Answer) -> None:
         spec, end = worker.spec, answer.end

@@ -15,8 +15,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import ray
-
 from ecgscale import results
 from ecgscale.data.packing import packed
 from ecgscale.data.store import HEADER, store_name
@@ -26,15 +24,6 @@ from ecgscale.executors import Ended
 from ecgscale.failures import FailureClass
 from ecgscale.preemption import StopRequest
 from ecgscale.specs import TrialSpec
-
-
-@dataclass(frozen=True)
-class Where:
-    """What an actor tells of itself once it can take trials."""
-
-    pid: int
-    gpu: str | None
-    """Its number on the node."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +46,9 @@ class Slot:
 
         self._is_warm = False
 
-    def where(self) -> Where:
-        gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
-        return Where(os.getpid(), gpus[0] if gpus else None)
+    def pid(self) -> int:
+        """The first that it is asked, and answers once it can take trials."""
+        return os.getpid()
 
     def run(self, spec: TrialSpec, execution: Execution, ship: bool) -> Answer:
         from ecgscale.executors.inprocess import ended
