@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ecgscale.report.page import page, render
 from ecgscale.report.tables import tex
 from ecgscale.report.verdicts import verdict_table
 from ecgscale.study import Study
-from ecgscale.sweep_laws import DEFAULT, studies
+from ecgscale.sweep_laws import DEFAULT, records_study
 
 FIGURES = "figures"
 
@@ -52,25 +52,30 @@ def write_report(folder: Path, *, with_tex: bool = False, method: Method = DEFAU
     Raises:
         EcgscaleError: no results, or no completed trial among them.
     """
-    return [_write(study, with_tex) for study in studies(folder, method)]
+    return [_write(sweep_folder, method, with_tex) for sweep_folder in results.sweep_folders(folder)]
 
 
-def _write(study: Study, with_tex: bool) -> Report:
-    assert study.folder is not None
-    report = study.folder / "report"
+def _write(folder: Path, method: Method, with_tex: bool) -> Report:
+    records = results.read(folder)  # once: laws, tables and provenance are of the same rows while others are added
+    study = records_study(folder.name, folder, records, method)
+    report = folder / "report"
     report.mkdir(exist_ok=True)
     drawn_from = conclusions(study)
-    with tempfile.TemporaryDirectory(prefix=".report-", dir=study.folder) as made:
-        files = list(_make(study, drawn_from, Path(made), with_tex))
+    with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as made:
+        files = list(_make(study, drawn_from, records, Path(made), with_tex))
         written = [_put(Path(made), report, file) for file in files]
     _remove_others(report / FIGURES, written)
     return Report(study.name, tuple(written), drawn_from)
 
 
-def _make(study: Study, found: tuple[Conclusion, ...], folder: Path, with_tex: bool) -> Iterator[Path]:
+def _make(
+    study: Study,
+    found: tuple[Conclusion, ...],
+    records: Sequence[results.RunRecord],
+    folder: Path,
+    with_tex: bool,
+) -> Iterator[Path]:
     """Makes all files in `folder`, the page last; yields their paths within it."""
-    assert study.folder is not None
-    records = results.read(study.folder)
     for name, table in (
         ("laws.csv", study.law_table()),
         ("task_laws.csv", study.task_table()),
