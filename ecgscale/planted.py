@@ -20,7 +20,8 @@ from ecgscale import results
 from ecgscale.conventions import CODE_LABELS
 from ecgscale.errors import EcgscaleError
 from ecgscale.plan import PlannedTrial, plan
-from ecgscale.specs import GridSpec, Spec, load_grid
+from ecgscale.spec_base import Spec
+from ecgscale.specs import GridSpec, load_grid
 from ecgscale.yaml_text import YamlText
 
 Positive = Annotated[float, Field(gt=0)]

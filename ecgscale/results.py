@@ -38,7 +38,8 @@ from pydantic import Field, ValidationError
 from ecgscale.errors import EcgscaleError
 from ecgscale.failures import FailureClass
 from ecgscale.row_cache import WORTH_A_CACHE, RowCache, row_stamps
-from ecgscale.specs import Spec, TrialSpec
+from ecgscale.spec_base import Spec
+from ecgscale.specs import TrialSpec
 
 SCHEMA_VERSION = 1
 RETRIES = "retries"

@@ -6,16 +6,12 @@ field that can change its answer, computed after validation, so that `1e-3` and 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StrictFloat,
     StrictInt,
@@ -29,28 +25,10 @@ from ecgscale.conventions import CODE_FS_HZ, CODE_LABELS
 from ecgscale.errors import SpecError
 from ecgscale.ladder import RUNGS, Family, InputShape, Rung, shape
 from ecgscale.ready_made_tasks import READY_MADE
+from ecgscale.spec_base import DataFraction, Name, Spec, unique
 from ecgscale.yaml_text import YamlText
 
 Paradigm = Literal["sl", "ssl"]
-
-
-def _fraction(value: Any) -> Any:
-    """`1/8` is how people write a data fraction."""
-    if isinstance(value, str) and value.count("/") == 1:
-        numerator, denominator = value.split("/")
-        try:
-            return float(numerator) / float(denominator)
-        except (ValueError, ZeroDivisionError):
-            return value
-    return value
-
-
-def _unique(names: tuple[str, ...], what: str) -> tuple[str, ...]:
-    """The same names, none of them twice."""
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{what} {name!r} is named twice")
-    return names
 
 
 def _ready_made(value: Any) -> Any:
@@ -60,19 +38,6 @@ def _ready_made(value: Any) -> Any:
     if value not in READY_MADE:
         raise ValueError(f"no ready-made task is called {value!r}; there are {', '.join(READY_MADE)}")
     return READY_MADE[value] | {"name": value}
-
-
-DataFraction = Annotated[float, BeforeValidator(_fraction), Field(gt=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-
-
-class Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def identity(self) -> str:
-        """12 hex characters of the SHA-256 over the canonical JSON of the validated fields."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 class InputSpec(Spec):
@@ -148,8 +113,8 @@ class TaskSpec(Spec):
             raise ValueError(f"{where} a multiclass task lists its `classes`, other tasks have none")
         if self.classes and (len(self.classes) < 2 or len({type(name) for name in self.classes}) > 1):
             raise ValueError(f"{where} `classes` are at least two, all words or all whole numbers")
-        _unique(self.columns, f"{where} column")
-        _unique(tuple(map(str, self.classes)), f"{where} class")
+        unique(self.columns, f"{where} column")
+        unique(tuple(map(str, self.classes)), f"{where} class")
         return self
 
 
@@ -169,7 +134,7 @@ class FoldSpec(Spec):
     def _parts_are_disjoint(self) -> FoldSpec:
         if not self.validation + self.test:
             raise ValueError("folds: names no fold of validation or test")
-        _unique(tuple(map(str, self.validation + self.test)), "fold")
+        unique(tuple(map(str, self.validation + self.test)), "fold")
         return self
 
 
@@ -192,7 +157,7 @@ class SplitSpec(Spec):
     def _one_rule_makes_the_test(self) -> SplitSpec:
         if self.folds is not None and self.temporal is not None:
             raise ValueError("folds and temporal both say who is tested; give one of them")
-        _unique(self.stratify_on, "stratify_on: column")
+        unique(self.stratify_on, "stratify_on: column")
         return self
 
 
@@ -207,8 +172,8 @@ class DataSpec(Spec):
 
     @field_validator("transfer_to")
     @classmethod
-    def _populations_are_unique(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _unique(names, "population")
+    def _populations_areunique(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return unique(names, "population")
 
 
 class Budget(Spec):
@@ -319,8 +284,8 @@ class ProbeSpec(Spec):
 
     @field_validator("tasks")
     @classmethod
-    def _names_are_unique(cls, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
-        _unique(tuple(task.name for task in tasks), "task")
+    def _names_areunique(cls, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+        unique(tuple(task.name for task in tasks), "task")
         return tasks
 
 
@@ -336,7 +301,7 @@ class Axes(Spec):
     seed: tuple[Annotated[int, Field(ge=0, lt=2**20)], ...] = Field(default=(0,), min_length=1)
 
     @model_validator(mode="after")
-    def _values_are_unique(self) -> Axes:
+    def _values_areunique(self) -> Axes:
         for axis, values in self:
             if len(set(values)) < len(values):
                 raise ValueError(f"axis {axis} names a value twice: {list(values)}")
@@ -357,8 +322,8 @@ class GridSpec(Spec):
 
     @field_validator("labels")
     @classmethod
-    def _labels_are_unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        return _unique(labels, "label")
+    def _labels_areunique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        return unique(labels, "label")
 
     @model_validator(mode="after")
     def _augmentation_has_an_effect(self) -> GridSpec:

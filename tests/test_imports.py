@@ -24,7 +24,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "yaml_text": ({"errors"}, {"yaml"}),
     "ladder": ({"conventions", "errors"}, set()),
     "ready_made_tasks": ({"conventions"}, set()),
-    "specs": ({"conventions", "errors", "ladder", "ready_made_tasks", "yaml_text"}, {"pydantic"}),
+    "spec_base": (set(), {"pydantic"}),
+    "specs": ({"conventions", "errors", "ladder", "ready_made_tasks", "spec_base", "yaml_text"}, {"pydantic"}),
     "schedule": (set(), set()),
     "calibrating": (
         {"calibration", "conventions", "data", "errors", "ladder", "models", "objectives", "plan", "specs", "training"},
@@ -44,7 +45,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "models": ({"ladder"}, {"torch"}),
     "objectives": ({"ladder", "models", "specs"}, {"torch"}),
     "row_cache": (set(), {"pyarrow"}),
-    "results": ({"errors", "failures", "row_cache", "specs"}, {"pandas", "pyarrow", "pydantic"}),
+    "results": ({"errors", "failures", "row_cache", "spec_base", "specs"}, {"pandas", "pyarrow", "pydantic"}),
     "tracking": ({"errors", "execution", "specs"}, {"lightning", "wandb"}),
     "training": (
         {"checkpoint", "data", "failures", "hangs", "models", "objectives", "preemption", "specs"},
@@ -100,7 +101,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "study": ({"errors", "fitted", "laws"}, {"pandas"}),
     "findings": ({"errors", "fitted", "ladder", "laws", "study"}, {"numpy", "pandas"}),
     "planted": (
-        {"conventions", "errors", "plan", "results", "specs", "yaml_text"},
+        {"conventions", "errors", "plan", "results", "spec_base", "specs", "yaml_text"},
         {"numpy", "pydantic"},
     ),
     "sweep_laws": ({"errors", "fitted", "laws", "results", "study"}, {"numpy", "pandas"}),

@@ -1,0 +1,41 @@
+"""What every spec is: frozen, without unknown keys, and identified by the hash of its validated fields."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _fraction(value: Any) -> Any:
+    """`1/8` is how people write a data fraction."""
+    if isinstance(value, str) and value.count("/") == 1:
+        numerator, denominator = value.split("/")
+        try:
+            return float(numerator) / float(denominator)
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+def unique(names: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """The same names, none of them twice."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{what} {name!r} is named twice")
+    return names
+
+
+DataFraction = Annotated[float, BeforeValidator(_fraction), Field(gt=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def identity(self) -> str:
+        """12 hex characters of the SHA-256 over the canonical JSON of the validated fields."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
