@@ -185,7 +185,7 @@ def _measured_by(record: RunRecord) -> Measurement | None:
         threads=record.threads,
         step_s=record.train_s / spec.n_steps,
         n_steps=spec.n_steps,
-        rest_s=record.wall_s - record.train_s,
+        rest_s=record.wall_s + (record.read_outs_s or 0.0) - record.train_s,
         n_evaluated=records_evaluated(spec, sum(elsewhere.values())),
     )
 

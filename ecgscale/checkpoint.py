@@ -1,33 +1,25 @@
 """The unfinished training of a trial in one file, from which it goes on as if it had never been interrupted.
 
-A file is whole or not there: it is written beside its place, synced, then renamed. One that is damaged, or of another
-trial, data or version, is set aside and said so; the trial then starts from the beginning. Loading runs no code of the
-file. A disk that is full costs the checkpoint, never the training.
+One that is damaged, or of another trial, data or version, is set aside and said so; the trial then starts from the
+beginning. A disk that is full costs the checkpoint, never the training. See `tensor_file` for the file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import pickle
 import random
 import time
-import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from ecgscale import tensor_file
 
-MAGIC = b"ecgscale checkpoint 1\n"
-DIGEST_BYTES = hashlib.sha256().digest_size
-READ_BYTES = 2**20
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,20 +94,19 @@ class Checkpoint:
             module: the weights as they start, for names and shapes.
         """
         self.identity["data set"] = data_fingerprint
-        for left in self.path.parent.glob(f"{self.path.stem}.*.tmp"):  # by a process that was killed while it wrote
-            left.unlink(missing_ok=True)
+        tensor_file.clear_unfinished(self.path)
         try:
-            content = _load(self.path)
+            content = tensor_file.read(self.path)
             differing = [name for name, value in self.identity.items() if content["identity"].get(name) != value]
             if differing:
                 raise ValueError(f"it is of another {' and '.join(differing)}")
             progress = Progress(**content["progress"])
-            if _shapes(progress.module) != _shapes(module):
+            if shapes(progress.module) != shapes(module):
                 raise ValueError("its weights are of another network")
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            self._set_aside(error)
+        except tensor_file.UNUSABLE as error:
+            log.warning("%s: can't be continued from: %s; %s", self.path.name, error, tensor_file.set_aside(self.path))
             return None
         self.resumed = progress
         self.microbatch = self.microbatch or progress.microbatch
@@ -135,36 +126,17 @@ class Checkpoint:
         fields = {"step": step, "module": dict(module), "optimizer": optimizer, "scheduler": scheduler}
         fields |= {"evaluation": evaluation, "train_s": train_s, "random": _random_state()}
         fields |= {"wall_s": self.wall_s, "n_resumes": self.n_resumes, "microbatch": self.microbatch}
-        unfinished = self.path.with_suffix(f".{uuid.uuid4().hex[:12]}.tmp")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as sink:
-                _save({"identity": self.identity, "progress": fields}, sink)
-            if not self.may_write():
-                return False
-            unfinished.replace(self.path)
-            _sync_folder(self.path.parent)
+            return tensor_file.write(self.path, {"identity": self.identity, "progress": fields}, self.may_write)
         except (OSError, RuntimeError) as error:  # the latter is torch's
             log.warning("no checkpoint of trial %s at step %d: %s", self.path.stem, step, error)
             return False
         finally:
-            with suppress(OSError):  # the folder has become read-only
-                unfinished.unlink(missing_ok=True)
             self._last = time.monotonic()
-        return True
 
     def remove(self) -> None:
         """What was set aside, too."""
-        self.path.unlink(missing_ok=True)
-        self._aside.unlink(missing_ok=True)
-
-    @property
-    def _aside(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.quarantined")
-
-    def _set_aside(self, error: Exception) -> None:
-        log.warning("%s: can't be continued from: %s; set aside as %s", self.path.name, error, self._aside.name)
-        self.path.replace(self._aside)
+        tensor_file.remove(self.path)
 
 
 def checkpoint_path(results: Path, trial_id: str) -> Path:
@@ -189,63 +161,6 @@ def _random_state() -> dict[str, Any]:
     }
 
 
-# --- the file: magic, SHA-256 of the rest, the rest as torch writes it ----------------------------------------------
-
-
-class _HashedSink:
-    """A file that is hashed while it is written, so that a large one is neither held in memory nor read again."""
-
-    def __init__(self, sink: BinaryIO) -> None:
-        self.sink = sink
-        self.hash = hashlib.sha256()
-
-    def write(self, piece: bytes) -> int:
-        self.hash.update(piece)
-        return self.sink.write(piece)
-
-    def flush(self) -> None:
-        self.sink.flush()
-
-
-def _save(content: dict[str, Any], sink: BinaryIO) -> None:
-    sink.write(MAGIC + bytes(DIGEST_BYTES))
-    hashed = _HashedSink(sink)
-    try:
-        torch.save(content, hashed)  # type: ignore[arg-type]
-    except RuntimeError as error:  # torch can't close its archive on a full disk either, and says that instead
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-    sink.seek(len(MAGIC))
-    sink.write(hashed.hash.digest())
-    sink.flush()
-    os.fsync(sink.fileno())
-
-
-def _load(path: Path) -> dict[str, Any]:
-    """Tensors on the CPU, whatever device they were on."""
-    with path.open("rb") as source:
-        if source.read(len(MAGIC)) != MAGIC:
-            raise ValueError("it is no checkpoint of this version of ecgscale")
-        digest = source.read(DIGEST_BYTES)
-        found = hashlib.sha256()
-        while piece := source.read(READ_BYTES):
-            found.update(piece)
-        if found.digest() != digest:
-            raise ValueError("its checksum is wrong")
-        source.seek(len(MAGIC) + DIGEST_BYTES)
-        content: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
-    return content
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """By which weights of one network are told from those of another."""
     return {name: tuple(tensor.shape) for name, tensor in weights.items()}
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the rename last through a loss of power."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -92,9 +92,10 @@ def _show_changes(backlog: Backlog) -> None:
     """How many trials are new, done or changed, and the fields that make them so."""
     if not backlog.standings:
         return
-    kinds = Counter(standing.kind for standing in backlog.standings.values())
-    out.print(", ".join(f"{kinds[kind]} {kind}" for kind in ("done", "new", "changed", "failed") if kinds[kind]))
-    reasons = Counter(str(s) for s in backlog.standings.values() if s.kind == "changed")
+    kinds = Counter("trained, to be read out" if s.kind == "trained" else s.kind for s in backlog.standings.values())
+    order = ("done", "trained, to be read out", "new", "changed", "failed")
+    out.print(", ".join(f"{kinds[kind]} {kind}" for kind in order if kinds[kind]))
+    reasons = Counter(str(s) for s in backlog.standings.values() if s.changes)
     for reason, count in reasons.most_common(SHOWN_CHANGES):
         out.print(f"  {count} × {reason}", markup=False)
     if len(reasons) > SHOWN_CHANGES:

@@ -94,6 +94,8 @@ def _headline(progress: Progress) -> Text:
     for state in (State.RUNNING, State.TO_DO):
         if progress.counts[state]:
             counts.append(f"{progress.counts[state]} {state}")
+    if progress.to_read_out:
+        counts.append(f"{len(progress.to_read_out)} to be read out")
     text = Text.assemble((str(progress.folder), "bold"), ": ", ", ".join(counts) or "no rows")
     if progress.eta_s is not None:
         text.append(f"; about {duration(progress.eta_s)} left with {progress.at_once} at once")
@@ -171,12 +173,8 @@ def _failures(progress: Progress) -> list[RenderableType]:
         if failure is not None:
             advice = ADVICE[failure]
             parts.append(Text(f"  {advice.meaning}\n  → {advice.way_out.format(folder=progress.folder)}"))
-        for record in records[:SHOWN_PER_CLASS]:
-            number = f" [{record.bug}]" if record.bug else ""
-            reason = (record.reason or record.status).replace("\n", "\n  ")
-            parts.append(Text(f"  {record.label} ({record.trial_id}){number}: {reason}"))
-        if len(records) > SHOWN_PER_CLASS:
-            parts.append(Text(f"  and {len(records) - SHOWN_PER_CLASS} more"))
+        parts += _some_of([_told(r, r.reason or r.status, r.bug) for r in records])
+    parts += _failed_read_outs(progress)
     for file, why in progress.quarantined.items():
         parts.append(Text(f"{file} was no readable row ({why}); it lies in quarantine and its trial runs again"))
     if progress.retries:
@@ -184,12 +182,41 @@ def _failures(progress: Progress) -> list[RenderableType]:
     return parts
 
 
+def _failed_read_outs(progress: Progress) -> list[RenderableType]:
+    """The same of trials whose training stands."""
+    failed: dict[FailureClass, list[Text]] = defaultdict(list)
+    for trial in progress.to_read_out:
+        assert trial.record is not None
+        for read_out in trial.failed_read_outs:
+            what = f"on {read_out.population}: {read_out.reason}"
+            failed[FailureClass(read_out.failure)].append(_told(trial.record, what, read_out.bug))
+    parts: list[RenderableType] = []
+    for failure, told in failed.items():
+        advice = ADVICE[failure]
+        parts.append(Text(f"{len(told)} trained, but not read out: {failure}", style="bold red"))
+        parts.append(Text(f"  {advice.meaning}\n  → {advice.way_out.format(folder=progress.folder)}"))
+        parts += _some_of(told)
+    return parts
+
+
+def _told(record: Outcome, reason: str, bug: str | None) -> Text:
+    number = f" [{bug}]" if bug else ""
+    return Text(f"  {record.label} ({record.trial_id}){number}: " + reason.replace("\n", "\n  "))
+
+
+def _some_of(told: Sequence[Text]) -> list[Text]:
+    left = len(told) - SHOWN_PER_CLASS
+    return [*told[:SHOWN_PER_CLASS], *([Text(f"  and {left} more")] if left > 0 else [])]
+
+
 def status_json(progress: Progress) -> dict[str, Any]:
     latest = [t.record for t in progress.trials if t.record is not None]
     return {
         "folder": str(progress.folder),
         "status": dict(Counter(r.status for r in latest)),
-        "missing": sum(t.state is not State.DONE for t in progress.trials) if progress.planned else None,
+        "missing": sum(t.state is not State.DONE or bool(t.to_read_out) for t in progress.trials)
+        if progress.planned
+        else None,
         "counts": {state.value: progress.counts[state] for state in State},
         "failures": dict(Counter(str(t.failure) for t in progress.in_state(State.FAILED))),
         "not_completed": [
@@ -203,6 +230,13 @@ def status_json(progress: Progress) -> dict[str, Any]:
             }
             for r in latest
             if r.status != Status.COMPLETED
+        ],
+        "to_read_out": len(progress.to_read_out),
+        "not_read_out": [
+            {"label": t.label, "trial_id": t.record.trial_id, **failed.model_dump()}
+            for t in progress.to_read_out
+            if t.record is not None
+            for failed in t.failed_read_outs
         ],
         "eta_s": progress.eta_s,
         "at_once": progress.at_once,
@@ -265,7 +299,10 @@ def _outcome(record: RunRecord) -> Iterable[tuple[str, str | None]]:
         value = getattr(record, name)
         yield name, f"{value:.6g} {record.loss_unit}" if value is not None else None
     yield "best_step", str(record.best_step) if record.best_step is not None else None
+    for failed in record.failed_read_outs:
+        yield "not read out", f"on {failed.population}: {failed.failure}, {failed.reason}"
     yield "wall", duration(record.wall_s) + (f", training {duration(s)}" if (s := record.train_s) is not None else "")
+    yield "read-outs", duration(record.read_outs_s) if record.read_outs_s else None
     peak = record.peak_memory_bytes
     yield "peak memory", f"{peak / 2**30:.2f} GiB" if peak is not None else None
     yield "microbatch", f"{n} records at a time, for lack of memory" if (n := record.microbatch) is not None else None
@@ -332,5 +369,6 @@ def trial_json(attempts: Sequence[RunRecord]) -> dict[str, Any]:
     row = record.model_dump(mode="json")
     for name in ("spec", "versions", "data_fingerprint", "argv"):
         row[name] = json.loads(row[name]) if row[name] is not None else None
+    row["read_out_specs"] = [json.loads(spec) for spec in row["read_out_specs"]]
     short = {"attempt", "status", "failure", "reason", "started_at", "ended_at", "wall_s", "device", "host"}
     return row | {"attempts": [r.model_dump(mode="json", include=short) for r in attempts]}

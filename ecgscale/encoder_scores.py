@@ -1,9 +1,9 @@
-"""One trained encoder on every other population: all its read-outs, beside what knows nothing of the pre-training.
+"""One trained encoder on another population: all its read-outs, beside what knows nothing of the pre-training.
 
 Beside them stand the same read-outs of the untrained encoder, whose weights the trial started from, and the linear
 read-out of hand-made features. Many trials share these, so their scores are kept in the results folder.
 
-    results/X/baselines/KEY.json    derivable, and safe to delete
+    results/X/baselines/KEY.json    derivable, and safe to delete; for features, see `feature_files`
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ecgscale.data.handmade import handmade_features
 from ecgscale.data.splits import TEST, split_rows
 from ecgscale.data.store import PackedStore
 from ecgscale.data.stream import EVALUATION_BATCH, DigitalBatch, RecordSource
+from ecgscale.feature_files import kept_features
 from ecgscale.hangs import progressed
 from ecgscale.ladder import shape
 from ecgscale.models import build_encoder
@@ -34,7 +35,7 @@ from ecgscale.models.encoder import Encoder
 from ecgscale.objectives.supervised import MultiLabel
 from ecgscale.preemption import StopRequest
 from ecgscale.provenance import versions
-from ecgscale.results import TaskScore
+from ecgscale.records import TaskScore
 from ecgscale.specs import TrialSpec
 from ecgscale.training import Pretraining
 from ecgscale.transfer import Part, SignalPart, beside, score_attentive, score_fine_tuned, score_tasks, score_zero_shot
@@ -42,6 +43,7 @@ from ecgscale.transfer import Part, SignalPart, beside, score_attentive, score_f
 BASELINES = "baselines"
 
 Rows = npt.NDArray[np.int64]
+Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,15 @@ class Records:
     def exams(self) -> Any:
         return self.store.index.iloc[self.rows]
 
-    def features(self, module: Pretraining, encoder: Encoder) -> Part:
+    def features(self, module: Pretraining, encoder: Encoder) -> Features:
         """What an encoder makes of them."""
         with torch.no_grad():
             found = [
-                encoder(part.signal).pooled.double().cpu().numpy()
+                encoder(part.signal).pooled.float().cpu().numpy()
                 for batch in RecordSource(self.store, self.rows).in_order()
                 for part in module.parts(module.normalised(batch, scale=self.store.header.scale))
             ]
-        return Part(np.concatenate(found), self.exams)
+        return np.concatenate(found)
 
     def signals(self, module: Pretraining) -> SignalPart:
         source = RecordSource(self.store, self.rows)
@@ -73,7 +75,7 @@ class Records:
 
         return SignalPart(of, self.exams)
 
-    def by_hand(self) -> Part:
+    def by_hand(self) -> Features:
         """Their hand-made features."""
         header = self.store.header
         mv = np.asarray(header.scale, dtype=np.float32)[:, None]
@@ -84,17 +86,18 @@ class Records:
 
         source = RecordSource(self.store, self.rows)
         members = np.array_split(np.arange(len(source)), -(-len(source) // EVALUATION_BATCH))
-        return Part(np.concatenate([of(source.batch(some, 0)) for some in members]), self.exams)
+        return np.concatenate([of(source.batch(some, 0)) for some in members]).astype(np.float32)
 
 
 def score_encoder(
     spec: TrialSpec,
+    population: str,
     module: Pretraining,
     open_population: Callable[[str], PackedStore],
     results: Path,
     stop: StopRequest,
 ) -> tuple[TaskScore, ...]:
-    """Every read-out that the spec asks for, on every population it names.
+    """Every read-out that the spec asks for, on one population.
 
     Args:
         module: with the weights to score.
@@ -104,39 +107,39 @@ def score_encoder(
         DataError: a population lacks a column.
         Preempted: `stop` asked for it.
     """
-    if not spec.probe.tasks:
-        return ()
-    scores: list[TaskScore] = []
-    for population in spec.transfer_to:
-        parts = _parts(spec, population, open_population)
-        scores.extend(_scores(population, spec, module, parts, results, stop))
-    return tuple(scores)
+    parts = _parts(spec, population, open_population)
 
+    records = {"parts": _identity(parts), "input": spec.input.model_dump(mode="json")}
+    records |= {"versions": json.loads(versions())}
+    start = {"untrained": [spec.family, spec.rung, spec.seed]}
 
-def _scores(
-    population: str,
-    spec: TrialSpec,
-    module: Pretraining,
-    parts: Mapping[str, Records],
-    results: Path,
-    stop: StopRequest,
-) -> tuple[TaskScore, ...]:
+    def parts_with(whose: str, features_of: Callable[[Records], Features], who: Mapping[str, Any]) -> dict[str, Part]:
+        def compute() -> dict[str, Features]:
+            return {name: features_of(part) for name, part in parts.items()}
+
+        found = kept_features(results, spec.trial_id, whose, {**records, **who}, compute)
+        return {name: Part(found[name].astype(np.float64), part.exams) for name, part in parts.items()}
+
+    def read_outs(encoder: Encoder, whose: str, who: Mapping[str, Any], **options: Any) -> tuple[TaskScore, ...]:
+        module.eval()
+        encoder.eval()
+        features = parts_with(whose, lambda part: part.features(module, encoder), who)
+        return _read_outs(population, spec, module, encoder, parts, features, **options)
+
     def untrained() -> tuple[TaskScore, ...]:
-        return _read_outs(population, spec, module, _untrained(spec, module), parts, n_resamples=0)
+        return read_outs(_untrained(spec, module), "untrained", start, n_resamples=0)
 
     def by_hand() -> tuple[TaskScore, ...]:
-        features = {name: part.by_hand() for name, part in parts.items()}
+        features = parts_with("handmade", Records.by_hand, {})
         return score_tasks(population, features, spec.probe, seen_labels=CODE_LABELS, n_resamples=0)
 
     stop.check()
-    own = _read_outs(population, spec, module, module.encoder, parts, trained_on=spec.labels)
-    if isinstance(module.objective, MultiLabel):
-        own += _zero_shot(population, spec, module, module.objective, parts)
-    common = {"population": population, "parts": _identity(parts)} | _protocol(spec)
+    own = read_outs(module.encoder, spec.trial_id, {}, trained_on=spec.labels)
+    common = {"population": population, "probe": spec.probe.model_dump(mode="json"), **records}
     stop.check()
-    start = _kept(results, spec.trial_id, {"untrained": [spec.family, spec.rung, spec.seed]} | common, untrained)
+    random = _kept(results, spec.trial_id, start | common, untrained)
     stop.check()
-    return beside(own, random=start, handmade=_kept(results, spec.trial_id, {"handmade": True} | common, by_hand))
+    return beside(own, random=random, handmade=_kept(results, spec.trial_id, {"handmade": True} | common, by_hand))
 
 
 def _parts(spec: TrialSpec, population: str, open_population: Callable[[str], PackedStore]) -> dict[str, Records]:
@@ -156,31 +159,32 @@ def _read_outs(
     module: Pretraining,
     encoder: Encoder,
     parts: Mapping[str, Records],
+    features: Mapping[str, Part],
     *,
     trained_on: tuple[str, ...] = (),
     **options: int,
 ) -> tuple[TaskScore, ...]:
-    """Linear always, attentive and fine-tuned where the probe asks for them."""
-    module.eval()
-    encoder.eval()
+    """Linear always, attentive and fine-tuned where the probe asks for them, and the head of a supervised encoder."""
     about: dict[str, Any] = {"seen_labels": CODE_LABELS, "trained_on": trained_on, **options}
-    features = {name: part.features(module, encoder) for name, part in parts.items()}
     signals = {name: part.signals(module) for name, part in parts.items()}
-    return (
+    found = (
         *score_tasks(population, features, spec.probe, **about),
         *score_attentive(population, encoder, signals, spec.probe, seed=spec.seed, **about),
         *score_fine_tuned(population, encoder, signals, spec.probe, seed=spec.seed, **about),
     )
+    if encoder is module.encoder and isinstance(module.objective, MultiLabel):
+        found += _zero_shot(population, spec, module, module.objective, features)
+    return found
 
 
 def _zero_shot(
-    population: str, spec: TrialSpec, module: Pretraining, objective: MultiLabel, parts: Mapping[str, Records]
+    population: str, spec: TrialSpec, module: Pretraining, objective: MultiLabel, features: Mapping[str, Part]
 ) -> tuple[TaskScore, ...]:
     """The supervised head as it is, on the labels it was trained on."""
-    pooled = torch.as_tensor(parts[TEST].features(module, module.encoder).features, dtype=torch.float32)
+    pooled = torch.as_tensor(features[TEST].features, dtype=torch.float32)
     with torch.no_grad():
         logits = objective.head(pooled.to(module.device)).double().cpu().numpy()
-    exams = {name: part.exams for name, part in parts.items()}
+    exams = {name: part.exams for name, part in features.items()}
     return score_zero_shot(population, exams, logits, spec.probe, seen_labels=CODE_LABELS, trained_on=spec.labels)
 
 
@@ -199,14 +203,6 @@ def _identity(parts: Mapping[str, Records]) -> dict[str, Any]:
     return {
         name: [part.store.header.fingerprint, hashlib.sha256(part.rows.tobytes()).hexdigest()]
         for name, part in parts.items()
-    }
-
-
-def _protocol(spec: TrialSpec) -> dict[str, Any]:
-    return {
-        "probe": spec.probe.model_dump(mode="json"),
-        "input": spec.input.model_dump(mode="json"),
-        "versions": json.loads(versions()),
     }
 
 

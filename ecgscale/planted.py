@@ -252,5 +252,6 @@ def _row(
             for label in spec.labels
         ),
         "transfer": tuple(scores),
+        "read_outs": tuple(read_out.read_out_id for read_out in spec.read_outs),
     }
     return results.RunRecord.model_validate(row | found)

@@ -1,7 +1,7 @@
-"""All rows of a results folder in one file, so that ten thousand are read in a second instead of half a minute.
+"""All files of one record in one file, so that ten thousand rows are read in a second instead of half a minute.
 
-Never the truth: it is made from the rows, knows by name, size and time which files it was made from, and is ignored and
-made again when it is damaged or was written for other columns. Where it can't be written there is none.
+Never the truth: it is made from the files, knows by name, size and time which ones, and is ignored and made again when
+it is damaged or was written for other columns. Where it can't be written there is none.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 CACHE_FILE = "rows.cache"
+"""Of the rows of a results folder."""
 
 WORTH_A_CACHE = 64
 """So many rows that had to be opened one by one (1 to 2 ms each) make a new cache. Our choice."""
@@ -28,9 +29,9 @@ Stamp = tuple[int, int]
 
 
 def row_stamps(folder: Path) -> dict[str, Stamp]:
-    """File name → stamp of every row of a results folder, in the order of the names."""
+    """File name → stamp of every parquet file of a folder, in the order of the names."""
     found = {}
-    with suppress(FileNotFoundError), os.scandir(folder / "rows") as entries:
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(".parquet"):
                 with suppress(FileNotFoundError):  # moved to quarantine at this moment
@@ -40,14 +41,15 @@ def row_stamps(folder: Path) -> dict[str, Stamp]:
 
 
 class RowCache:
-    """The cache of one results folder.
+    """The cache of one folder of rows.
 
     Args:
+        file: where it is.
         schema: of a row; its metadata count, so that rows declared otherwise are not taken for these.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
-        self.file = folder / CACHE_FILE
+    def __init__(self, file: Path, schema: pa.Schema) -> None:
+        self.file = file
         self._columns = schema.names
         self._schema = pa.schema([*schema, *_STAMP], schema.metadata)
 

@@ -1,4 +1,5 @@
-"""Why a planned trial is not done: it is new, it failed, or a row like it was made from another spec.
+"""Why a planned trial is not done: it is new, it failed, a row like it was made from another spec, or it is trained and
+something else is to be read off its encoder.
 
 Specs are compared field by field as JSON, so that rows of older versions can be compared too; nothing is validated.
 """
@@ -11,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ecgscale.results import RunRecord, Status, latest
+from ecgscale.results import RunRecord, Status, lacking, latest
 from ecgscale.specs import TrialSpec
 
-Kind = Literal["new", "done", "failed", "changed"]
+Kind = Literal["new", "done", "failed", "changed", "trained"]
 _ABSENT = "absent"
 _text = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -25,12 +26,13 @@ class Standing:
 
     kind: Kind
     changes: tuple[str, ...] = ()
-    """`train.batch_size 16 → 32`: the row's value, then the planned one."""
+    """`train.batch_size 16 → 32`: the row's value, then the planned one. Of a trained trial, those of its read-outs."""
     row: str | None = None
     """Trial id of the row that was compared with."""
 
     def __str__(self) -> str:
-        return f"changed: {', '.join(self.changes)}" if self.kind == "changed" else self.kind
+        what = {"changed": "changed", "trained": "read-outs"}.get(self.kind)
+        return f"{what}: {', '.join(self.changes)}" if what is not None else self.kind
 
 
 def standings(specs: Sequence[TrialSpec], records: Iterable[RunRecord]) -> dict[str, Standing]:
@@ -46,8 +48,14 @@ def standings(specs: Sequence[TrialSpec], records: Iterable[RunRecord]) -> dict[
     for spec in specs:
         trial_id = spec.trial_id
         row_of_it = rows.get(trial_id)
-        if row_of_it is not None:
-            found[trial_id] = Standing("done" if row_of_it.status == Status.COMPLETED else "failed")
+        if row_of_it is not None and row_of_it.status != Status.COMPLETED:
+            found[trial_id] = Standing("failed")
+            continue
+        if row_of_it is not None and not lacking(spec, row_of_it):
+            found[trial_id] = Standing("done")
+            continue
+        if row_of_it is not None and row_of_it.schema_version > 1:  # an older one has no encoder, and trains again
+            found[trial_id] = Standing("trained", _read_out_changes(spec, row_of_it))
             continue
         like_it = by_label.get(spec.label) or by_cell.get((spec.arm, spec.rung, spec.data_fraction, spec.seed), [])
         found[trial_id] = _changed(spec, like_it, parsed) if like_it else Standing("new")
@@ -65,6 +73,22 @@ def _changed(spec: TrialSpec, like_it: Sequence[RunRecord], parsed: dict[str, di
         compared.append((spec_changes(parsed[row.trial_id], planned), row.trial_id))
     changes, trial_id = min(compared, key=lambda pair: len(pair[0]))
     return Standing("changed", changes, trial_id)
+
+
+def _read_out_changes(spec: TrialSpec, row: RunRecord) -> tuple[str, ...]:
+    """What is to be read out, against what was read out last; a change that several populations share, once."""
+    before = {found["population"]: found for found in map(_stored, row.read_out_specs) if "population" in found}
+    failed = {found.read_out for found in row.failed_read_outs}
+    changes: dict[str, None] = {}
+    for read_out in lacking(spec, row):
+        if read_out.read_out_id in failed:
+            changes[f"{read_out.population} failed"] = None
+        elif read_out.population in before:
+            planned = read_out.model_dump(mode="json")
+            changes |= dict.fromkeys(spec_changes(before[read_out.population], planned))
+        else:
+            changes[f"{read_out.population} not read out"] = None
+    return tuple(changes)
 
 
 def _stored(text: str) -> dict[str, Any]:

@@ -1,34 +1,42 @@
 """What we intend to run: sweeps as a person writes them, trials as a machine runs them.
 
 Specs are frozen, refuse unknown keys, hold no path, no clock and no "auto". A trial's identity is the hash of every
-field that can change its answer, computed after validation, so that `1e-3` and `0.001` are the same trial.
+field that can change its training, computed after validation, so that `1e-3` and `0.001` are the same trial. What is
+read off its encoder has identities of its own, so that another task or population trains nothing again.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
     Field,
+    SerializerFunctionWrapHandler,
     StrictFloat,
     StrictInt,
     StrictStr,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
+from ecgscale.concentrations import ready_made as targets_and_heads
+from ecgscale.concentrations.corruptions import Corruption, ready_made_corruption
+from ecgscale.concentrations.declared import HeadSpec, TargetSpec
 from ecgscale.conventions import CODE_FS_HZ, CODE_LABELS
 from ecgscale.errors import SpecError
 from ecgscale.ladder import RUNGS, Family, InputShape, Rung, shape
 from ecgscale.ready_made_tasks import READY_MADE
-from ecgscale.spec_base import DataFraction, Name, Spec, unique
+from ecgscale.spec_base import DataFraction, Name, Spec, hashed, unique
 from ecgscale.yaml_text import YamlText
 
-Paradigm = Literal["sl", "ssl"]
+Paradigm = Literal["sl", "ssl", "target"]
+"""`target`: the encoder is trained on one continuous target, through one head."""
 
 
 def _ready_made(value: Any) -> Any:
@@ -118,8 +126,16 @@ class TaskSpec(Spec):
         return self
 
 
+def _named(ready_made: Callable[[str], dict[str, Any]]) -> BeforeValidator:
+    """The name of something ready-made stands for it."""
+    return BeforeValidator(lambda value: ready_made(value) if isinstance(value, str) else value)
+
+
 Task = Annotated[TaskSpec, BeforeValidator(_ready_made)]
 """In YAML a mapping, or the name of a ready-made task."""
+Target = Annotated[TargetSpec, _named(targets_and_heads.target)]
+Head = Annotated[HeadSpec, _named(targets_and_heads.head)]
+Damage = Annotated[Corruption, _named(ready_made_corruption)]
 
 
 class FoldSpec(Spec):
@@ -138,6 +154,15 @@ class FoldSpec(Spec):
         return self
 
 
+class LaterSpec(Spec):
+    """A second test set beside the first: the patients who were first seen last."""
+
+    column: str
+    """Of dates."""
+    share: float = Field(gt=0, lt=0.5)
+    """Of all patients."""
+
+
 class SplitSpec(Spec):
     """Training, validation (checkpoint choice) and test (every reported loss) patients, drawn by patient.
 
@@ -152,13 +177,24 @@ class SplitSpec(Spec):
     folds: FoldSpec | None = None
     temporal: str | None = None
     """A column of dates: the share `test` of the patients is then the one that was first seen last."""
+    later: LaterSpec | None = None
+    """Patients who are taken out before anybody is drawn: a temporal test set beside the random one."""
 
     @model_validator(mode="after")
     def _one_rule_makes_the_test(self) -> SplitSpec:
         if self.folds is not None and self.temporal is not None:
             raise ValueError("folds and temporal both say who is tested; give one of them")
+        if self.later is not None and self.temporal is not None:
+            raise ValueError("temporal makes the test of the latest patients already; later is for those beside it")
         unique(self.stratify_on, "stratify_on: column")
         return self
+
+    @model_serializer(mode="wrap")
+    def _trials_without_a_later_part_keep_their_identity(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = fields(self)
+        if self.later is None:
+            dumped.pop("later", None)
+        return dumped
 
 
 class DataSpec(Spec):
@@ -290,13 +326,16 @@ class ProbeSpec(Spec):
 
 
 class Axes(Spec):
-    """Every combination is a cell of the grid. SSL has no labels, so `n_labels` does not multiply its cells."""
+    """Every combination is a cell of the grid. `n_labels` multiplies the cells of SL alone, targets and heads those of
+    the paradigm `target`."""
 
     family: tuple[Family, ...] = Field(min_length=1)
     paradigm: tuple[Paradigm, ...] = Field(min_length=1)
     rung: tuple[Rung, ...] = Field(min_length=1)
     data_fraction: tuple[DataFraction, ...] = Field(min_length=1)
     n_labels: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(len(CODE_LABELS),), min_length=1)
+    target: tuple[Target, ...] = ()
+    head: tuple[Head, ...] = ()
     # the keys of batches hold 20 bits of seed
     seed: tuple[Annotated[int, Field(ge=0, lt=2**20)], ...] = Field(default=(0,), min_length=1)
 
@@ -305,6 +344,16 @@ class Axes(Spec):
         for axis, values in self:
             if len(set(values)) < len(values):
                 raise ValueError(f"axis {axis} names a value twice: {list(values)}")
+        unique(tuple(target.name for target in self.target), "axis target:")
+        unique(tuple(head.name for head in self.head), "axis head:")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_have_heads(self) -> Axes:
+        asked = "target" in self.paradigm
+        for axis, values in (("target", self.target), ("head", self.head)):
+            if asked != bool(values):
+                raise ValueError(f"axes.{axis} goes with paradigm `target`, one without the other means nothing")
         return self
 
 
@@ -319,6 +368,8 @@ class GridSpec(Spec):
     labels: tuple[str, ...] = CODE_LABELS
     train: TrainSpec
     probe: ProbeSpec = ProbeSpec()
+    corruptions: tuple[Damage, ...] = ()
+    """Paradigm `target`: damaged copies of the test records that are predicted as well."""
 
     @field_validator("labels")
     @classmethod
@@ -349,8 +400,53 @@ class GridSpec(Spec):
         return self
 
 
+class ReadOutSpec(Spec):
+    """What is read off an encoder on one population. Two equal specs give the same scores of the same encoder."""
+
+    schema_version: Literal[1] = 1
+    population: Name
+    data_fingerprint: dict[str, str]
+    """Of that population, and of the one that was trained on where the read-outs are fitted to its patients."""
+    split: SplitSpec
+    input: InputSpec
+    probe: ProbeSpec
+    corruptions: tuple[Corruption, ...] = ()
+
+    @cached_property
+    def protocol_id(self) -> str:
+        """The identity of what was asked, whatever the records: what begins with it was asked the same."""
+        return hashed(self.model_dump(mode="json", exclude={"data_fingerprint"}))
+
+    @cached_property
+    def read_out_id(self) -> str:
+        return self.protocol_id + hashed(self.data_fingerprint)
+
+
+@lru_cache(maxsize=256)
+def _read_out(
+    population: str,
+    fingerprints: tuple[tuple[str, str], ...],
+    split: SplitSpec,
+    input_: InputSpec,
+    probe: ProbeSpec,
+    corruptions: tuple[Corruption, ...],
+) -> ReadOutSpec:
+    """One object for all trials of a sweep, so that it is hashed once."""
+    return ReadOutSpec(
+        population=population,
+        data_fingerprint=dict(fingerprints),
+        split=split,
+        input=input_,
+        probe=probe,
+        corruptions=corruptions,
+    )
+
+
 class TrialSpec(Spec):
-    """One training run, fully resolved. Two equal specs must give the same answer on the same machine."""
+    """One training run, fully resolved, and what is read off its encoder.
+
+    Two equal specs must give the same answer on the same machine; trials with the same id, the same encoder.
+    """
 
     schema_version: Literal[1] = 1
     train_on: Name
@@ -374,18 +470,53 @@ class TrialSpec(Spec):
     """None in an SL trial, which hides nothing."""
     train: Recipe
     probe: ProbeSpec
+    target: TargetSpec | None = None
+    head: HeadSpec | None = None
+    """Both in a trial of paradigm `target`, else neither."""
+    corruptions: tuple[Corruption, ...] = ()
 
     @cached_property
     def trial_id(self) -> str:
-        return self.identity()
+        """The identity of the training: without what is read off its encoder elsewhere."""
+        elsewhere = {"transfer_to", "probe", "data_fingerprint", "corruptions"}
+        none = {"target", "head"} if self.target is None else set()
+        training = self.model_dump(mode="json", exclude=elsewhere | none)
+        return hashed(training | {"data_fingerprint": self._fingerprints(self.train_on)})
+
+    @cached_property
+    def read_outs(self) -> tuple[ReadOutSpec, ...]:
+        """One per population; none without a task. A target is predicted where it was trained, too."""
+        if self.target is not None:
+            populations: tuple[str, ...] = (self.train_on, *self.transfer_to)
+            source: tuple[str, ...] = ()
+        else:
+            populations = self.transfer_to if self.probe.tasks else ()
+            source = (self.train_on,) if self.probe.fit_on == "source" else ()
+        return tuple(
+            _read_out(
+                name,
+                tuple(self._fingerprints(name, *source).items()),
+                self.split,
+                self.input,
+                self.probe,
+                self.corruptions,
+            )
+            for name in populations
+        )
+
+    def _fingerprints(self, *populations: str) -> dict[str, str]:
+        return {name: self.data_fingerprint[name] for name in populations if name in self.data_fingerprint}
 
     def model_copy(self, **options: Any) -> Self:
         copied = super().model_copy(**options)
-        vars(copied).pop("trial_id", None)  # another trial may have come of it
+        for name in ("trial_id", "read_outs"):  # those of another trial, maybe
+            vars(copied).pop(name, None)
         return copied
 
     @property
     def arm(self) -> str:
+        if self.target is not None and self.head is not None:
+            return f"{self.family}-{self.target.name}-{self.head.name}"
         return f"{self.family}-{self.paradigm}"
 
     @property

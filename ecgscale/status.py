@@ -18,8 +18,9 @@ from pathlib import Path
 from ecgscale import results
 from ecgscale.failures import FailureClass
 from ecgscale.plan import PlannedTrial, makespan_s, plan
+from ecgscale.records import FailedReadOut
 from ecgscale.results import NewRows, Outcome
-from ecgscale.specs import load_grid
+from ecgscale.specs import ReadOutSpec, load_grid
 from ecgscale.sweep import SWEEP_FILE
 
 LEASES = "leases"
@@ -49,6 +50,8 @@ class Trial:
     record: Outcome | None = None
     expected_s: float | None = None
     running_s: float = 0.0
+    to_read_out: tuple[ReadOutSpec, ...] = ()
+    """Of a trial that is done: what is still to be read off its encoder, as planned without the data."""
 
     @property
     def loss(self) -> float | None:
@@ -57,6 +60,13 @@ class Trial:
     @property
     def failure(self) -> FailureClass | None:
         return self.record.failure_class if self.record is not None and self.state is State.FAILED else None
+
+    @property
+    def failed_read_outs(self) -> tuple[FailedReadOut, ...]:
+        """Those of what is still to be read out that were tried."""
+        wanted = tuple(read_out.protocol_id for read_out in self.to_read_out)
+        tried = self.record.failed_read_outs if self.record is not None else ()
+        return tuple(failed for failed in tried if failed.read_out.startswith(wanted))
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,13 @@ class Progress:
 
     @property
     def finished(self) -> bool:
-        return not (self.counts[State.TO_DO] or self.counts[State.RUNNING])
+        left = self.counts[State.TO_DO] or self.counts[State.RUNNING]
+        return not left and all(len(t.failed_read_outs) == len(t.to_read_out) for t in self.to_read_out)
+
+    @property
+    def to_read_out(self) -> tuple[Trial, ...]:
+        """Those that are done but for what is to be read off their encoders."""
+        return tuple(trial for trial in self.trials if trial.to_read_out)
 
     def in_state(self, state: State) -> tuple[Trial, ...]:
         return tuple(trial for trial in self.trials if trial.state is state)
@@ -117,7 +133,7 @@ class Watched:
         else:
             rows = self._new.look()
         self._rows |= {row.attempt: row for row in rows}
-        records = results.oldest_first(self._rows.values())
+        records = results.with_read_outs(self.folder, results.oldest_first(self._rows.values()))
         moment = now or datetime.datetime.now(datetime.UTC)
         return progress(self.folder, records, self._planned(), _running(self.folder, moment))
 
@@ -169,7 +185,10 @@ def _trial(cell: PlannedTrial, record: Outcome | None, running_s: Mapping[str, f
     state = _state(label, record, running_s)
     expected_s = cell.gpu_s if on_gpu else cell.cpu_s
     elapsed_s = running_s.get(label, 0.0)
-    return Trial(label, spec.arm, spec.rung, spec.data_fraction, state, record, expected_s, elapsed_s)
+    left: tuple[ReadOutSpec, ...] = ()
+    if state is State.DONE and record is not None:
+        left = tuple(r for r in spec.read_outs if not any(done.startswith(r.protocol_id) for done in record.read_outs))
+    return Trial(label, spec.arm, spec.rung, spec.data_fraction, state, record, expected_s, elapsed_s, left)
 
 
 def _found(record: Outcome, running_s: Mapping[str, float]) -> Trial:
@@ -214,10 +233,12 @@ def _most_at_once(records: Sequence[Outcome]) -> int:
     return most
 
 
-def _spent_s(records: Iterable[Outcome]) -> dict[str, float]:
+def _spent_s(records: Sequence[Outcome]) -> dict[str, float]:
     spent: dict[str, float] = defaultdict(float)
     for record in records:
         spent[record.device] += record.wall_s * (record.threads if record.device == "cpu" else 1)
+    for record in results.latest(records).values():
+        spent[record.device] += (record.read_outs_s or 0.0) * (record.threads if record.device == "cpu" else 1)
     return dict(spent)
 
 

@@ -1,4 +1,4 @@
-"""A sweep is the same function applied to planned minus completed: safe to run twice, after any crash."""
+"""A sweep is the same function applied to planned minus completed and read out: safe to run twice, after any crash."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ class Backlog:
     todo: tuple[TrialSpec, ...]
     n_done: int | None
     standings: Mapping[str, Standing] = field(default_factory=dict)
-    """Trial id → new, done, failed or changed; empty without the data."""
+    """Trial id → new, done, failed, changed, or completed and to be read out; empty without the data."""
     spent_s: Mapping[str, float] = field(default_factory=dict)
     """Trial id → wall seconds of all its attempts in the results folder, failed ones included."""
     diverged: frozenset[str] = frozenset()
@@ -61,7 +61,7 @@ class Backlog:
 
 
 def backlog(plan: Plan, folder: Path | None, calibration: Calibration | None = None) -> Backlog:
-    """The trials of a plan that the results folder has no completed row of, in starting order.
+    """The trials of a plan that are not completed in the results folder, or not read out as planned, in starting order.
 
     Args:
         folder: None for a plan made without the data, whose trial ids are those of no real run.
@@ -74,7 +74,8 @@ def backlog(plan: Plan, folder: Path | None, calibration: Calibration | None = N
     records = results.read(folder) if results.is_results_folder(folder) else []
     plan = (known + Calibration.from_rows(records)).applied(plan)
     todo = starting_order(results.missing(plan.specs, records, results.asked_retries(folder)), plan.order)
-    undone = {spec.trial_id for spec in results.without_row(plan.specs, records)}
+    rows = results.latest(records)
+    undone = {spec.trial_id for spec in plan.specs if not results.is_done(spec, rows.get(spec.trial_id))}
     diverged = undone - {spec.trial_id for spec in todo}
     return Backlog(
         plan,
@@ -86,10 +87,12 @@ def backlog(plan: Plan, folder: Path | None, calibration: Calibration | None = N
     )
 
 
-def _spent_s(records: Iterable[results.RunRecord]) -> Mapping[str, float]:
+def _spent_s(records: Sequence[results.RunRecord]) -> Mapping[str, float]:
     spent: defaultdict[str, float] = defaultdict(float)
     for record in records:
         spent[record.trial_id] += record.wall_s
+    for record in results.latest(records).values():
+        spent[record.trial_id] += record.read_outs_s or 0.0
     return spent
 
 

@@ -188,6 +188,7 @@ def write_rows(cells, folder, like):
         spec, wall_s = cell.spec, cell.cpu_s * math.exp(draw.gauss(0, 0.3))
         names = ("trial_id", "label", "family", "paradigm", "rung", "arm", "data_fraction", "seed", "n_records")
         fields = {name: getattr(spec, name) for name in names} | {"spec": spec.model_dump_json()}
+        fields |= {"read_outs": tuple(read_out.read_out_id for read_out in spec.read_outs)}
         fields |= {"attempt": new_attempt(), "id_loss": draw.random(), "wall_s": wall_s, "train_s": 0.8 * wall_s}
         fields |= {"started_at": started + datetime.timedelta(minutes=number), "ended_at": None}
         append(folder, like.model_copy(update=fields))

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ecgscale import encoder_scores, training, trial
+from ecgscale import encoder_scores, pretraining, training, trial
 from ecgscale.conventions import CODE_LABELS
 from ecgscale.data.packing import packed
 from ecgscale.data.populations import populations
@@ -56,9 +57,9 @@ def execution(data_dir: Path, tmp_path: Path) -> Execution:
 def completed(request, tiny_plan, data_dir, tmp_path_factory) -> tuple[TrialSpec, RunRecord, RunRecord]:
     """An arm's trial, run twice."""
     spec = spec_of(tiny_plan, request.param)
-    folder = tmp_path_factory.mktemp("completed")
-    first, again = (run_trial(spec, Execution(data_dir, folder, "tiny")) for _ in range(2))
-    assert read(folder) == [first, again]  # what is returned is what is published
+    folders = [tmp_path_factory.mktemp("completed") for _ in range(2)]
+    first, again = (run_trial(spec, Execution(data_dir, folder, "tiny")) for folder in folders)
+    assert [read(folder) for folder in folders] == [[first], [again]]  # what is returned is what is published
     return spec, first, again
 
 
@@ -165,6 +166,8 @@ def test_trials_share_what_does_not_depend_on_them(tiny_plan, data_dir, tmp_path
     assert len(kept) == 2
     for path in kept:
         path.write_text("[")
+    for folder in ("transfer", "features"):
+        shutil.rmtree(tmp_path / "out" / folder)
     again = run_trial(spec_of(tiny_plan, "resnet-ssl"), execution)
     assert len(made) == 2 * n_made
 
@@ -238,8 +241,8 @@ def test_other_inputs_train_too(tiny_plan, tiny_grid, data_dir, tmp_path, change
 def test_augmentation_changes_training_and_repeats(tiny_plan, execution):
     train = spec_of(tiny_plan).train.model_dump() | {"augment": {"noise_mv": 0.1, "lead_dropout": 0.2}}
     plain, *augmented = (
-        run_trial(spec_of(tiny_plan, "resnet-ssl", **changes), execution)
-        for changes in ({}, {"train": train}, {"train": train})
+        run_trial(spec_of(tiny_plan, "resnet-ssl", **changes), replace(execution, results=execution.results / name))
+        for name, changes in (("plain", {}), ("first", {"train": train}), ("again", {"train": train}))
     )
     assert losses(augmented[0]) == losses(augmented[1])
     assert augmented[0].id_loss != plain.id_loss
@@ -294,9 +297,9 @@ def test_scores_are_of_the_weights_with_the_best_validation_loss(tiny_plan, exec
         scored.append(copy.deepcopy(module.state_dict()))
         return evaluate(module, source)
 
-    evaluate = trial.evaluate
+    evaluate = pretraining.evaluate
     monkeypatch.setattr(training, "evaluate", evaluate_in_training)
-    monkeypatch.setattr(trial, "evaluate", evaluate_at_the_end)
+    monkeypatch.setattr(pretraining, "evaluate", evaluate_at_the_end)
     record = run_trial(spec_of(tiny_plan, "resnet-sl"), execution)
     assert (record.status, record.reason) == (Status.COMPLETED, None)
     assert (record.best_step, record.val_loss_best, record.val_loss_last) == (2, 1.0, 3.0)
@@ -337,13 +340,23 @@ def the_row_of(folder: Path, status: Status) -> RunRecord:
     return record
 
 
-def test_a_population_that_is_gone_leaves_a_row(tiny_plan, data_dir, tmp_path):
+def the_failed_read_out_of(record: RunRecord) -> str:
+    """Why its encoder could not be read out on B, without a path; the row of the training is whole."""
+    assert record.status == Status.COMPLETED and record.id_loss is not None
+    assert record.transfer == () and record.read_outs == ()
+    (failed,) = record.failed_read_outs
+    assert (failed.population, failed.status, failed.failure) == ("B", "failed", "data")
+    assert "/tmp" not in failed.reason and str(Path.home()) not in failed.reason
+    return failed.reason
+
+
+def test_a_population_that_is_gone_costs_its_read_outs_only(tiny_plan, data_dir, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "A").symlink_to(data_dir / "A")
     returned = run_trial(spec_of(tiny_plan), Execution(tmp_path / "data", tmp_path / "results", "tiny"))
-    record = the_row_of(tmp_path / "results", Status.FAILED)
-    assert record == returned
-    assert "B" in record.reason and "not a packed store" in record.reason
+    assert read(tmp_path / "results") == [returned]
+    reason = the_failed_read_out_of(returned)
+    assert "B" in reason and "not a packed store" in reason
 
 
 def test_no_data_at_all_leaves_a_row(tiny_plan, tmp_path):
@@ -362,9 +375,9 @@ def test_another_number_of_records_than_planned_leaves_a_row(tiny_plan, executio
     assert "planned with 7 training records" in the_row_of(execution.results, Status.FAILED).reason
 
 
-def test_a_task_without_its_column_leaves_a_row(tiny_plan, execution):
-    run_trial(spec_of(tiny_plan, probe={"tasks": [{"name": "x", "column": "no_such"}]}), execution)
-    assert "task 'x' wants column 'no_such'" in the_row_of(execution.results, Status.FAILED).reason
+def test_a_task_without_its_column_costs_the_read_outs_only(tiny_plan, execution):
+    record = run_trial(spec_of(tiny_plan, probe={"tasks": [{"name": "x", "column": "no_such"}]}), execution)
+    assert "task 'x' wants column 'no_such'" in the_failed_read_out_of(record)
 
 
 @pytest.mark.parametrize(
@@ -374,11 +387,11 @@ def test_a_bug_leaves_a_row_with_its_place_and_no_path(tiny_plan, execution, mon
     def bug(*arguments, **keywords):
         raise ZeroDivisionError(message)
 
-    monkeypatch.setattr(trial, "build_encoder", bug)
+    monkeypatch.setattr(pretraining, "build_encoder", bug)
     run_trial(spec_of(tiny_plan), execution)
     record = the_row_of(execution.results, Status.FAILED)
     assert record.reason.startswith("ZeroDivisionError: ")
-    assert "trial.py" in record.reason and "test_trial.py" in record.reason  # which file, not where it lies
+    assert "pretraining.py" in record.reason and "test_trial.py" in record.reason  # which file, not where it lies
     assert "/home" not in record.reason
     if message.startswith(("https", "50")):
         assert message in record.reason  # not everything with a slash is a path
@@ -393,7 +406,7 @@ def test_a_loss_that_is_not_finite_leaves_a_diverged_row(tiny_plan, execution):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_test_loss_that_is_not_finite_leaves_a_diverged_row(tiny_plan, execution, monkeypatch, value):
     """Validation may have been fine: the row must still be written, and must not hold the number."""
-    monkeypatch.setattr(trial, "evaluate", lambda module, source: (value, torch.zeros(len(source), 6)))
+    monkeypatch.setattr(pretraining, "evaluate", lambda module, source: (value, torch.zeros(len(source), 6)))
     run_trial(spec_of(tiny_plan), execution)
     the_row_of(execution.results, Status.DIVERGED)
 
@@ -402,7 +415,7 @@ def test_running_out_of_device_memory_has_a_status_of_its_own(tiny_plan, executi
     def too_large(*arguments, **keywords):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trial, "fit", too_large)
+    monkeypatch.setattr(pretraining, "fit", too_large)
     run_trial(spec_of(tiny_plan), execution)
     the_row_of(execution.results, Status.OUT_OF_MEMORY)
 
@@ -437,7 +450,7 @@ def test_a_batch_that_does_not_fit_is_trained_on_in_parts(tiny_plan, execution, 
     spec = spec_of(tiny_plan, arm, train=train, n_steps=12)
     whole = run_trial(spec, execution)
     tried = room_for(3)
-    parts = run_trial(spec, execution)
+    parts = run_trial(spec, replace(execution, results=execution.results / "parts"))
     assert (parts.status, parts.reason) == (Status.COMPLETED, None)
     assert (whole.microbatch, parts.microbatch) == (None, 2)
     assert [size for size in tried if size > 2] == [16, 8, 4]  # halved until it fits
@@ -486,7 +499,7 @@ def test_a_training_whose_scoring_does_not_fit_is_not_repeated(tiny_plan, execut
     spec = spec_of(tiny_plan, "transformer-sl", transfer_to=())
     whole = run_trial(spec, execution)
     tried = room_for(60, in_training=False)  # the validation patients fit, those of the test do not
-    record = run_trial(spec, execution)
+    record = run_trial(spec, replace(execution, results=execution.results / "again"))
     assert (record.status, record.microbatch, record.n_resumes) == (Status.COMPLETED, 8, 1)
     assert tried.count(16) == spec.n_steps
     assert record.val_loss_last == whole.val_loss_last
@@ -518,7 +531,7 @@ def test_a_record_that_does_not_fit_alone_leaves_a_row(tiny_plan, execution, roo
 def test_a_failed_trial_does_not_spoil_the_next(tiny_plan, execution):
     alone = run_trial(spec_of(tiny_plan), execution)
     run_trial(spec_of(tiny_plan, "transformer-ssl", peak_lr=1e12, n_steps=20), execution)
-    after = run_trial(spec_of(tiny_plan), execution)
+    after = run_trial(spec_of(tiny_plan), replace(execution, results=execution.results / "after"))
     assert losses(after) == losses(alone)
 
 
@@ -541,7 +554,13 @@ def test_only_the_row_and_what_trials_share_are_left(tiny_plan, execution, tmp_p
     run_trial(spec_of(tiny_plan), execution)
     left = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.parts[0] for path in left} == {"results"}
-    assert sorted(path.parent.name for path in left) == ["baselines", "baselines", "rows"]
+    assert sorted(path.parent.name for path in left) == [
+        *["baselines"] * 2,
+        "encoders",
+        *["features"] * 3,
+        "rows",
+        "transfer",
+    ]
 
 
 # --- alone ---------------------------------------------------------------------------------------------------------

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ecgscale.budget import Gate
 from ecgscale.execution import Execution
@@ -12,7 +15,6 @@ from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, left_out, of_row
 from ecgscale.hangs import watched, where_it_hung
 from ecgscale.leases import Leases
 from ecgscale.preemption import PREEMPTED, Preempted, StopRequest
-from ecgscale.results import completed_row
 from ecgscale.specs import TrialSpec
 from ecgscale.trial import run_trial
 
@@ -38,8 +40,12 @@ def ended(
             if lease.generation > 1 and (hung := where_it_hung(execution.results, spec.trial_id)) is not None:
                 log.warning("%s: an earlier worker made no progress in %s", spec.label, hung)
             with lease, watched(execution.results, spec.trial_id, lease.generation, execution.hang_s):
-                row = completed_row(execution.results, spec.trial_id)  # since the sweep was planned
-                return of_row(row or run_trial(spec, execution, stop, lease.held))
+                began, started = datetime.datetime.now(datetime.UTC), time.monotonic()
+                row = run_trial(spec, execution, stop, lease.held)
+                end = of_row(row, spec)
+                if row.started_at < began:  # trained before: what that took has been counted
+                    end = replace(end, wall_s=time.monotonic() - started)
+                return end
         except Preempted:
             if lease is not None and lease.lost:
                 return left_out(spec, LEASED_ELSEWHERE)

@@ -8,9 +8,14 @@ from pathlib import Path
 
 from ecgscale.hangs import HANGS
 from ecgscale.leases import Leases
+from ecgscale.results import ENCODERS
+from ecgscale.transfer_files import TRANSFER
 
 FOLDERS = ("checkpoints", HANGS, "baselines")
 """Files whose name begins with a trial's id are that trial's alone."""
+
+PUBLISHED = ("rows", TRANSFER, ENCODERS, "features")
+"""Of these, only what was not finished."""
 
 
 def clear_away(results: Path, settled: Collection[str]) -> None:
@@ -18,7 +23,8 @@ def clear_away(results: Path, settled: Collection[str]) -> None:
     leases = Leases(results)
     with suppress(OSError):  # a folder that has become read-only keeps them
         left = [path for folder in FOLDERS for path in (results / folder).glob("*")]
-        for path in [*left, *(results / "rows").glob("*.tmp")]:
+        unfinished = (path for folder in PUBLISHED for path in (results / folder).glob("*.tmp"))
+        for path in [*left, *unfinished]:
             if path.name.split(".")[0].split("-")[0] in settled:
                 path.unlink(missing_ok=True)
         for file in leases.files():

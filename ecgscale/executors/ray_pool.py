@@ -24,14 +24,13 @@ from ecgscale import memory, results
 from ecgscale.budget import Gate
 from ecgscale.errors import EcgscaleError
 from ecgscale.execution import Execution
-from ecgscale.executors import Ended, Report, Stop, lost
+from ecgscale.executors import Ended, Report, Stop, lost, shipping
 from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, left_out, worker_died
 from ecgscale.executors.ray_slot import Answer, Slot, ask_to_stop, gpu_memory_gib
 from ecgscale.executors.slots import Slots
 from ecgscale.failures import FailureClass
 from ecgscale.leases import Lease, Leases
 from ecgscale.preemption import PREEMPTED, StopRequest
-from ecgscale.results import RunRecord
 from ecgscale.schedule import Device, Queue, Start
 from ecgscale.specs import TrialSpec
 
@@ -306,7 +305,15 @@ class Pool:
                 return
         # the name is what the dashboard's task table shows
         run = worker.actor.run.options(name=spec.label)
-        worker.pending = run.remote(spec, self.execution, self.slots.ship_results)
+        worker.pending = run.remote(spec, self.execution, self._to_ship(spec))
+
+    def _to_ship(self, spec: TrialSpec) -> dict[str, bytes] | None:
+        """What a node that sees no results must have to go on after a training that has completed."""
+        if not self.slots.ship_results:
+            return None
+        if results.completed_row(self.execution.results, spec.trial_id) is None:
+            return {}
+        return dict(shipping.published(self.execution.results, spec.trial_id))
 
     def _open(self, place: Place, share: float) -> Worker:
         """Starts a worker; Ray waits until there is room for it."""
@@ -378,13 +385,11 @@ class Pool:
         self._free(worker, end)
 
     def _published(self, spec: TrialSpec, answer: Answer, lease: Lease) -> Ended:
-        """Publishes rows that were shipped, as the worker itself would have."""
+        """Publishes files that were shipped, as the worker itself would have."""
         with lease:
             try:
-                for row in answer.rows:
-                    record = RunRecord.model_validate_json(row)
-                    if results.append(self.execution.results, record, lease.held) is None:
-                        return left_out(spec, LEASED_ELSEWHERE)
+                if not shipping.put(self.execution.results, answer.files, lease.held):
+                    return left_out(spec, LEASED_ELSEWHERE)
             except OSError as error:
                 return lost(spec, f"its row could not be written ({error.strerror or error})")
         return answer.end

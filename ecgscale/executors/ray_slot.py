@@ -10,17 +10,16 @@ import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ecgscale import results
 from ecgscale.data.packing import packed
 from ecgscale.data.store import HEADER, store_name
 from ecgscale.errors import DataError
 from ecgscale.execution import Execution
-from ecgscale.executors import Ended
+from ecgscale.executors import Ended, shipping
 from ecgscale.failures import FailureClass
 from ecgscale.preemption import StopRequest
 from ecgscale.specs import TrialSpec
@@ -34,8 +33,8 @@ class Answer:
     anonymous_bytes: int
     """Memory of the process that is its own; pages of packed records, which the kernel may drop, not counted."""
     asked_to_stop: bool
-    rows: tuple[str, ...] = ()
-    """As JSON, if they are to be shipped."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What the trial has published, if that is to be shipped; see `shipping`."""
 
 
 class Slot:
@@ -50,12 +49,20 @@ class Slot:
         """The first that it is asked, and answers once it can take trials."""
         return os.getpid()
 
-    def run(self, spec: TrialSpec, execution: Execution, ship: bool) -> Answer:
+    def run(self, spec: TrialSpec, execution: Execution, files: Mapping[str, bytes] | None) -> Answer:
+        """Runs a trial as far as it is not done.
+
+        Args:
+            files: what it has published, for nodes that don't see the results folder; None if this one does.
+        """
         from ecgscale.executors.inprocess import ended
 
         asked = StopRequest()
-        if ship:
+        if files is not None:
             execution = replace(execution, results=_folder_of_this_node(execution.results))
+            for _ in shipping.taken(execution.results, spec.trial_id):
+                continue  # left by a driver that was killed, and its results folder may be another by now
+            shipping.put(execution.results, files)
         try:
             _pack_if_missing(spec, execution.data)
         except DataError as error:
@@ -66,8 +73,8 @@ class Slot:
             # what stays is code: half a million objects, which each trial's own collection went through in 0.2 s
             gc.freeze()
             self._is_warm = True
-        rows = tuple(_taken_rows(execution.results, spec.trial_id)) if ship else ()
-        return Answer(end, _anonymous_bytes(), asked.reason is not None, rows)
+        published = dict(shipping.taken(execution.results, spec.trial_id)) if files is not None else {}
+        return Answer(end, _anonymous_bytes(), asked.reason is not None, published)
 
 
 def ask_to_stop(pids: Iterable[int]) -> None:
@@ -99,16 +106,8 @@ def _anonymous_bytes() -> int:
 
 
 def _folder_of_this_node(folder: Path) -> Path:
-    """Where trials of one results folder keep checkpoints on this node, and rows until they are shipped."""
+    """Where trials of one results folder keep checkpoints on this node, and what they publish until it is shipped."""
     return _temporary(f"results-{folder}")
-
-
-def _taken_rows(folder: Path, trial_id: str) -> Iterator[str]:
-    for path in sorted((folder / "rows").glob(f"{trial_id}-*.parquet")):
-        row = results.read_row(path)
-        if row is not None:
-            yield row.model_dump_json()
-            path.unlink()
 
 
 def _pack_if_missing(spec: TrialSpec, data: Path) -> None:
