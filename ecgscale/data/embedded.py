@@ -20,7 +20,7 @@ from ecgscale.data.synthetic import Population, synthesize_block
 from ecgscale.data.worker_process import n_cores
 from ecgscale.errors import DataError
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raise it when the generator's bytes change: folders of another version are made again."""
 
 BLOCKS_IN_FLIGHT_PER_JOB = 3

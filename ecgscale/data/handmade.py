@@ -89,11 +89,13 @@ def features(signal: Signal, fs_hz: float) -> Floats:
     alive = np.ptp(leads, axis=1) > 0
     if leads.shape[1] < SHORTEST_S * fs_hz or fs_hz < LOWEST_FS_HZ or not alive.any():
         return np.full(len(feature_names()), np.nan)
-    leads = scipy.signal.sosfiltfilt(_filter("highpass", BASELINE_HZ, fs_hz), leads)
+    leads = scipy.signal.sosfiltfilt(butterworth("highpass", BASELINE_HZ, fs_hz), leads)
     leads[~alive] = np.nan
     places = beats(leads[alive], fs_hz)
-    rhythm = _rhythm(np.diff(places) / fs_hz, len(places))
-    return np.concatenate([rhythm, _bands(leads[alive], fs_hz), _of_beats(_cut(leads, places, fs_hz), fs_hz)])
+    rhythm = rhythm_features(np.diff(places) / fs_hz, len(places))
+    return np.concatenate(
+        [rhythm, _bands(leads[alive], fs_hz), _of_beats(cut_beats(leads, places, fs_hz, BEFORE_S, AFTER_S), fs_hz)]
+    )
 
 
 def beats(leads: Floats, fs_hz: float) -> npt.NDArray[np.intp]:
@@ -102,7 +104,7 @@ def beats(leads: Floats, fs_hz: float) -> npt.NDArray[np.intp]:
     The slopes of all leads within the QRS band are squared, summed and smoothed over 100 ms; beats are peaks above a
     share of the usual height (the median of the highest in stretches of 1.5 s, which one artefact does not move).
     """
-    narrow = scipy.signal.sosfiltfilt(_filter("bandpass", QRS_BAND_HZ, fs_hz), leads)
+    narrow = scipy.signal.sosfiltfilt(butterworth("bandpass", QRS_BAND_HZ, fs_hz), leads)
     narrow /= np.maximum(narrow.std(axis=1, keepdims=True), 1e-12)
     slope = np.gradient(narrow, axis=1)
     energy = scipy.ndimage.uniform_filter1d((slope**2).sum(axis=0), max(1, round(0.1 * fs_hz)))
@@ -115,7 +117,8 @@ def beats(leads: Floats, fs_hz: float) -> npt.NDArray[np.intp]:
     return np.unique(nearby[np.arange(len(peaks)), size[nearby].argmax(axis=1)]) if len(peaks) else peaks
 
 
-def _rhythm(rr_s: Floats, n_beats: int) -> Floats:
+def rhythm_features(rr_s: Floats, n_beats: int) -> Floats:
+    """In the order of `RHYTHM`, from the intervals between beats."""
     if len(rr_s) < 2:
         return np.array([n_beats, *[np.nan] * (len(RHYTHM) - 1)])
     typical = np.median(rr_s)
@@ -135,9 +138,9 @@ def _rhythm(rr_s: Floats, n_beats: int) -> Floats:
     )
 
 
-def _cut(leads: Floats, places: npt.NDArray[np.intp], fs_hz: float) -> Floats:
+def cut_beats(leads: Floats, places: npt.NDArray[np.intp], fs_hz: float, before_s: float, after_s: float) -> Floats:
     """`(beat, lead, time)` around the beats that lie wholly in the recording."""
-    before, after = round(BEFORE_S * fs_hz), round(AFTER_S * fs_hz)
+    before, after = round(before_s * fs_hz), round(after_s * fs_hz)
     whole = places[(places >= before) & (places + after < leads.shape[1])]
     time = whole[:, None] + np.arange(-before, after + 1)
     return leads[:, time].swapaxes(0, 1)
@@ -188,7 +191,7 @@ def _bands(leads: Floats, fs_hz: float) -> Floats:
 
 
 @cache
-def _filter(kind: Literal["highpass", "bandpass"], hz: float | tuple[float, float], fs_hz: float) -> Floats:
+def butterworth(kind: Literal["highpass", "bandpass"], hz: float | tuple[float, float], fs_hz: float) -> Floats:
     """Butterworth, second order; run forwards and backwards."""
     sos: Floats = scipy.signal.butter(2, np.asarray(hz), kind, fs=fs_hz, output="sos")
     return sos

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ecgscale.concentrations.records import HeadInputs, target_values, with_a_value
 from ecgscale.data.code_format import open_code
 from ecgscale.data.packing import packed
 from ecgscale.data.splits import TRAIN, fraction_rows, split_rows
@@ -31,7 +32,9 @@ def populations(
         store = _opened(grid, data, name, skip_bad, start_progress)
         _check_columns(grid, name, store)
         fractions = _checked_split(grid, name, store)
-        found[name] = Population(store.header.fingerprint, len(store), fractions)
+        found[name] = Population(
+            store.header.fingerprint, len(store), fractions, _checked_targets(grid, name, store, fractions)
+        )
     return found
 
 
@@ -46,6 +49,25 @@ def _checked_split(grid: GridSpec, name: str, store: PackedStore) -> dict[float,
     except DataError as error:
         raise DataError(f"population {name!r}: {error}") from None
     return {}
+
+
+def _checked_targets(
+    grid: GridSpec, name: str, store: PackedStore, fractions: Iterable[float]
+) -> dict[tuple[str, float], int]:
+    """(target, data fraction) → D of the population that is trained on; any other has the columns."""
+    found = {}
+    for target in grid.axes.target:
+        values = target_values(store.index, target, name)
+        for fraction in fractions:
+            train = split_rows(store.index, grid.data.split)[TRAIN]
+            rows = with_a_value(fraction_rows(store.index, train, fraction, grid.data.split), values)
+            for head in grid.axes.head:
+                try:
+                    HeadInputs.fit(store.index.iloc[rows], target, head, name)
+                except DataError as error:
+                    raise DataError(f"population {name!r}, data fraction {fraction:.4g}: {error}") from None
+            found[target.name, fraction] = len(rows)
+    return found
 
 
 def _opened(grid: GridSpec, data: Path, name: str, skip_bad: bool, start_progress: StartProgress | None) -> PackedStore:

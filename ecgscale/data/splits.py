@@ -18,9 +18,10 @@ from ecgscale.conventions import CODE_LABELS
 from ecgscale.errors import DataError
 from ecgscale.specs import FoldSpec, SplitSpec
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
+TRAIN, VALIDATION, TEST, LATER = "train", "validation", "test", "later"
 
 PARTS = (TRAIN, VALIDATION, TEST)
+"""Those that every split has; `later` is there when it is asked for."""
 _LEFT_OUT = -1
 
 _LEVELS = 24
@@ -32,26 +33,32 @@ Rows = npt.NDArray[np.int64]
 def split_rows(index: pd.DataFrame, split: SplitSpec, *, elsewhere: bool = False) -> dict[str, Rows]:
     """Rows of each part.
 
-    What the spec says (`folds`, `temporal`) comes first, then a `split` column of the population; parts that they leave
-    empty are drawn from the patients they leave in training.
+    Who is `later` is taken out before all else. Then what the spec says (`folds`, `temporal`) comes first, and after it
+    a `split` column of the population; parts that they leave empty are drawn from the patients they leave in training.
 
     Args:
         index: one row per record with `patient_id`; optionally `line` (its place in the table, by which patients are
             counted), `split` with train / val / test, label columns, folds, dates.
-        elsewhere: the population is only read out, not trained on: it may lack the columns that the spec names.
+        elsewhere: the population is only read out, not trained on: it may lack the columns that the spec names, and has
+            no later part if it lacks the dates.
 
     Raises:
         DataError: a part is empty, a patient is in two, or a column is missing or can't be understood.
     """
     patient, n_patients, first = _patients(index, np.arange(len(index)))
     if split.temporal is not None and (split.temporal in index or not elsewhere):
-        part = _by_time(index, patient, n_patients, split)
+        part = _by_time(index, patient, n_patients, split.temporal, split.test, "temporal")
     elif split.folds is not None and (split.folds.column in index or not elsewhere):
         part = _by_fold(index, split.folds)
     elif "split" in index:
         part = _by_split_column(index)
     else:
         part = np.zeros(len(index), np.int8)
+    names: tuple[str, ...] = PARTS
+    if split.later is not None and (split.later.column in index or not elsewhere):
+        names = (*PARTS, LATER)
+        time = _by_time(index, patient, n_patients, split.later.column, split.later.share, "later")
+        part = np.where(time == PARTS.index(TRAIN), part, np.where(time == _LEFT_OUT, _LEFT_OUT, names.index(LATER)))
     given = _part_of_patient(index, part, patient, n_patients)
     free = np.flatnonzero(given == PARTS.index(TRAIN))
     position = _positions(_strata(index, first[free], split, elsewhere=elsewhere), split.seed, "split")
@@ -60,7 +67,7 @@ def split_rows(index: pd.DataFrame, split: SplitSpec, *, elsewhere: bool = False
         if not (given == PARTS.index(name)).any():
             drawn[free[chosen]] = PARTS.index(name)
     part = np.where(part == _LEFT_OUT, _LEFT_OUT, drawn[patient])
-    rows = {name: np.flatnonzero(part == number) for number, name in enumerate(PARTS)}
+    rows = {name: np.flatnonzero(part == number) for number, name in enumerate(names)}
     for name, members in rows.items():
         if not len(members):
             raise DataError(_too_few(name, index, n_patients, int((part == _LEFT_OUT).sum()), split))
@@ -220,24 +227,29 @@ def _fold_name(value: object) -> str:
     return text.removesuffix(".0")
 
 
-def _by_time(index: pd.DataFrame, patient: Rows, n_patients: int, split: SplitSpec) -> npt.NDArray[np.int8]:
+def _by_time(
+    index: pd.DataFrame, patient: Rows, n_patients: int, column: str, share: float, rule: str
+) -> npt.NDArray[np.int8]:
     """Test: the patients first seen from a date on, and every exam of theirs. Training: the others, before that date.
 
-    The date is the latest one that leaves at least the share `test` of the patients; later exams of training patients
-    are in no part. So no test patient and no exam of the test's time is ever trained on.
+    The date is the latest one that leaves at least this share of the patients; later exams of training patients are in
+    no part. So no test patient and no exam of the test's time is ever trained on.
+
+    Args:
+        rule: the field of the split that asks for it.
     """
-    time = _times(index, str(split.temporal))
+    time = _times(index, column, rule)
     first_seen = np.full(n_patients, np.iinfo(np.int64).max)
     np.minimum.at(first_seen, patient, time)
-    n_test = max(1, round(split.test * n_patients))
+    n_test = max(1, round(share * n_patients))
     begins = np.partition(first_seen, n_patients - n_test)[n_patients - n_test]
     part = np.where(time < begins, PARTS.index(TRAIN), _LEFT_OUT)
     return np.where(first_seen[patient] >= begins, PARTS.index(TEST), part).astype(np.int8)
 
 
-def _times(index: pd.DataFrame, column: str) -> Rows:
+def _times(index: pd.DataFrame, column: str, rule: str) -> Rows:
     """Nanoseconds since 1970 per row."""
-    where = f"data.split.temporal: column {column!r}"
+    where = f"data.split.{rule}: column {column!r}"
     if column not in index:
         raise DataError(f"{where} is not in exams.csv, which has {', '.join(map(str, index))}")
     codes, unique = pd.factorize(index[column])
@@ -284,5 +296,6 @@ def _named(index: pd.DataFrame, mask: Iterable[bool]) -> str:
 def _too_few(part: str, index: pd.DataFrame, n_patients: int, n_left_out: int, split: SplitSpec) -> str:
     message = f"no {part} records: {len(index)} records of {n_patients} patients are too few"
     if n_left_out:
-        message += f"; {n_left_out} exams of training patients in the test's time ({split.temporal}) are left out"
+        column = split.later.column if split.later is not None else split.temporal
+        message += f"; {n_left_out} exams of training patients in the test's time ({column}) are left out"
     return message

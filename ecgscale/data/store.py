@@ -14,7 +14,7 @@ import os
 import tokenize
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow
 
+from ecgscale.data.targets import with_targets
 from ecgscale.errors import DataError
 from ecgscale.specs import InputSpec
 
@@ -48,7 +49,7 @@ class Header:
     format_version: int
     program_version: str
     fingerprint: str
-    """Of the CODE folder it was made from."""
+    """Of the CODE folder it was made from; of an opened store, of the targets beside that as well."""
     unit: str
     scale: tuple[float, ...]
     """Unit per digital step, one number per lead."""
@@ -133,7 +134,7 @@ class PackedStore:
     shards: the signals.
     index: one row per usable record: exam_id, patient_id, every other column of exams.csv, and of our own
         slot (its place in the shards), start and stop (recorded samples), line (of exams.csv, from 0), crc32 (of its
-        bytes).
+        bytes); after these the targets of `data.targets`.
     """
 
     path: Path
@@ -163,7 +164,8 @@ def open_store(path: Path) -> PackedStore:
     """Opens a packed store; of the signals only a sample is read.
 
     Raises:
-        DataError: it is not there, of another version, damaged, or its files do not belong together.
+        DataError: it is not there, of another version, damaged, or its files do not belong together; its population's
+            targets are damaged.
     """
     header = _header(path)
     try:
@@ -174,7 +176,8 @@ def open_store(path: Path) -> PackedStore:
         pyarrow.default_memory_pool().release_unused()  # else twice the index stays with the process
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise _damaged(path, f"{INDEX} can't be read ({error})") from None
-    store = PackedStore(path, header, Shards(path, header), index)
+    index, fingerprint = with_targets(index, header.fingerprint, path.parent.parent)
+    store = PackedStore(path, replace(header, fingerprint=fingerprint), Shards(path, header), index)
     _check_sums(store, np.unique(np.linspace(0, len(store) - 1, N_SAMPLED).astype(np.int64)))
     return store
 

@@ -30,7 +30,15 @@ COLD_BATCHES, PROBED_BATCHES = 64, 16
 """Asking costs a third of a read that is in memory already. So it is done for 16 batches, and for 64 more whenever a
 record that was not asked for had to be waited for; every 16th batch leaves one record out to find that out."""
 
+STEP_BITS = 20
+"""Of the key of a training batch; the bits above them are the seed."""
+
 Members = npt.NDArray[np.int64]
+
+
+def step_of(key: int) -> int:
+    """The step that a training batch belongs to."""
+    return key & (1 << STEP_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -54,15 +62,21 @@ class RecordSource:
     """Rows of a store with the target columns that go along.
 
     Args:
-        targets: column names of the index, cast to float32; may be empty.
+        targets: column names of the index, cast to float32; may be empty. Or the values of the rows themselves,
+            `(row, target)`.
     """
 
-    def __init__(self, store: PackedStore, rows: Members, targets: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, store: PackedStore, rows: Members, targets: tuple[str, ...] | npt.NDArray[np.float32] = ()
+    ) -> None:
         self.store = store
         self.rows = rows
-        self.targets = np.empty((len(rows), len(targets)), np.float32)
-        for k, name in enumerate(targets):
-            self.targets[:, k] = store.index[name].to_numpy(dtype=np.float32)[rows]
+        if isinstance(targets, np.ndarray):
+            self.targets = targets
+        else:
+            self.targets = np.empty((len(rows), len(targets)), np.float32)
+            for k, name in enumerate(targets):
+                self.targets[:, k] = store.index[name].to_numpy(dtype=np.float32)[rows]
         self._slots = store.index["slot"].to_numpy()[rows]
         self._start = store.index["start"].to_numpy()[rows]
         self._stop = store.index["stop"].to_numpy()[rows]
@@ -130,7 +144,7 @@ class TrainingStream:
 
     def __iter__(self) -> Iterator[DigitalBatch]:
         steps = range(self.first_step, self.n_steps)
-        return self.source.batches((self.members(step), (self.seed << 20) + step) for step in steps)
+        return self.source.batches((self.members(step), (self.seed << STEP_BITS) + step) for step in steps)
 
     def members(self, step: int) -> Members:
         """Positions of the records of one step: a pure function of (seed, step)."""

@@ -8,12 +8,14 @@ records are asked for and however many processes ask.
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ecgscale.conventions import CODE_FS_HZ, CODE_LABELS, CODE_N_SAMPLES
 from ecgscale.data.cardiac_dipole import (
     Floats,
     Heart,
+    Ints,
     add_fibrillation,
     add_up,
     atrial_waves,
@@ -41,6 +43,9 @@ from ecgscale.errors import DataError
 __all__ = ["ELECTROLYTES", "POPULATIONS", "Population", "synthesize", "synthesize_block"]
 
 ELECTROLYTES = ("potassium_mmol_l", "calcium_mmol_l", "sodium_mmol_l", "creatinine_umol_l")
+
+FIRST_DAY, N_DAYS = np.datetime64("2007-01-01"), 3653
+"""Patients are first seen within ten years, as those of the electrolyte study (von Bachmann et al. 2024)."""
 
 LVH_MASS_RATIO = 1.35
 """Left ventricular mass relative to the normal one above which a record is labelled LVH."""
@@ -121,12 +126,25 @@ def _exam_table(cohort: Cohort, blood: Blood, physiology: Physiology, first_pati
             "LVH": hypertrophy,
             "long_qt": long_qt,
             **dict(zip(ELECTROLYTES, blood_values, strict=True)),
+            "exam_date": _exam_dates(cohort, number),
             "true_hr_bpm": physiology.hr_bpm,
             "true_pr_ms": np.where(sinus, physiology.pr_ms, np.nan),
             "true_qrs_ms": conduction.qrs_ms,
             "true_qtc_ms": physiology.qtc_ms,
         }
     )
+
+
+def _exam_dates(cohort: Cohort, number: Ints) -> npt.NDArray[np.str_]:
+    """Days as 2015-03-01: patients arrive evenly over the years, and come back when they are as much older.
+
+    Nothing is drawn, so that dates change no other column: multiples of the golden ratio fill any interval evenly
+    (Weyl 1916).
+    """
+    arrival = np.floor(N_DAYS * (number * ((np.sqrt(5) - 1) / 2) % 1))
+    first_exam = np.arange(cohort.n) - cohort.exam_number
+    days = arrival + np.round(365.25 * (cohort.age - cohort.age[first_exam]))
+    return np.asarray(np.datetime_as_string(FIRST_DAY + days.astype("timedelta64[D]")))
 
 
 def _draw_heart(cohort: Cohort, blood: Blood, physiology: Physiology) -> Heart:

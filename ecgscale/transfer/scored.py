@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgscale.data.splits import TEST
+from ecgscale.resampling import N_RESAMPLES, Score
 from ecgscale.results import TaskScore
-from ecgscale.transfer.scores import N_RESAMPLES, Measured, Predicted, Score, measure
+from ecgscale.transfer.scores import Measured, Predicted, measure
 from ecgscale.transfer.targets import Target, patients
 
 Floats = npt.NDArray[np.float64]

@@ -22,10 +22,11 @@ from torch.nn import functional
 from ecgscale.data.splits import TEST, TRAIN, VALIDATION
 from ecgscale.hangs import progressed
 from ecgscale.models.encoder import Encoder
+from ecgscale.resampling import N_RESAMPLES
 from ecgscale.results import TaskScore
 from ecgscale.specs import ProbeSpec, ReadOutRecipe
 from ecgscale.transfer.scored import Prediction, scored
-from ecgscale.transfer.scores import N_RESAMPLES, record_losses
+from ecgscale.transfer.scores import record_losses
 from ecgscale.transfer.targets import Target, targets
 
 Floats = npt.NDArray[np.float64]

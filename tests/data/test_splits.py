@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from ecgscale.conventions import CODE_LABELS
 from ecgscale.data.compact_table import compact
 from ecgscale.data.splits import TEST, TRAIN, VALIDATION, balanced_positions, fraction_rows, split_rows
 from ecgscale.errors import DataError
-from ecgscale.specs import FoldSpec, SplitSpec
+from ecgscale.specs import FoldSpec, LaterSpec, SplitSpec
 
 SPLIT = SplitSpec(seed=0, validation=0.1, test=0.2)
 FRACTIONS = (1 / 64, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
@@ -416,3 +417,50 @@ def test_when_time_leaves_nobody_to_train_on_it_says_what_was_left_out():
         DataError, match=r"no validation records.*; 2 exams of training patients .*exam_date.* left out"
     ):
         split_rows(index, LATER)
+
+
+# --- a later part beside the others --------------------------------------------------------------------------------
+
+BESIDE = SplitSpec(validation=0.1, test=0.2, later=LaterSpec(column="exam_date", share=0.15))
+
+
+def test_the_later_part_is_a_test_in_time_beside_the_random_one():
+    index = dated()
+    parts = split_rows(index, BESIDE)
+    assert list(parts) == [TRAIN, VALIDATION, TEST, "later"]
+    in_time = split_rows(index, LATER.model_copy(update={"test": 0.15}))
+    assert np.array_equal(parts["later"], in_time[TEST])
+    others = np.concatenate([parts[name] for name in (TRAIN, VALIDATION, TEST)])
+    assert sorted(others) == sorted(np.concatenate([in_time[TRAIN], in_time[VALIDATION]]))
+    day = index["exam_date"]
+    assert day.iloc[others].max() < day.iloc[parts["later"]].min()
+    for one, other in itertools.combinations(parts.values(), 2):
+        assert not patients_of(index, one) & patients_of(index, other)
+    n_earlier = len(patients_of(index, others))
+    assert len(patients_of(index, parts[TEST])) / n_earlier == pytest.approx(0.2, abs=0.02)
+    middle = sorted(day.iloc[others])[len(others) // 2]
+    assert (day.iloc[parts[TEST]] < middle).mean() == pytest.approx(0.5, abs=0.07)  # the random test is of all years
+
+
+def test_official_folds_hold_for_those_who_are_not_later():
+    index = official(dated(), tuple(range(1, 11)), "strat_fold")
+    parts = split_rows(index, BESIDE.model_copy(update={"folds": FOLDS.folds}))
+    assert set(index["strat_fold"].iloc[parts[TEST]]) == {10} and set(index["strat_fold"].iloc[parts["later"]]) > {10}
+    for one, other in itertools.combinations(parts.values(), 2):
+        assert not patients_of(index, one) & patients_of(index, other)
+
+
+def test_a_population_that_is_only_read_out_may_have_no_dates():
+    index = make_index()
+    with pytest.raises(DataError, match=r"later: column 'exam_date' is not in exams\.csv"):
+        split_rows(index, BESIDE)
+    assert list(split_rows(index, BESIDE, elsewhere=True)) == [TRAIN, VALIDATION, TEST]
+    with pytest.raises(DataError, match=r"no train records: .* are too few"):
+        split_rows(dated(200).assign(exam_date="2010-01-01"), BESIDE)
+
+
+def test_a_later_part_makes_another_trial_and_its_absence_the_same_as_ever():
+    assert SPLIT.identity() != SPLIT.model_copy(update={"later": BESIDE.later}).identity()
+    assert "later" not in SPLIT.model_dump(mode="json") and SplitSpec(**BESIDE.model_dump(mode="json")) == BESIDE
+    with pytest.raises(ValidationError, match="temporal makes the test of the latest patients already"):
+        SplitSpec(temporal="exam_date", later=BESIDE.later)

@@ -108,6 +108,17 @@ def test_ids_are_unique_and_populations_share_none(exams):
     assert (per_patient["is_male"].nunique() == 1).all()
 
 
+def test_dates_follow_the_patient_and_fill_the_years(exams):
+    day = pd.to_datetime(exams["exam_date"], format="%Y-%m-%d")
+    first = day.groupby(exams["patient_id"]).min()
+    assert np.bincount(first.dt.year - 2007, minlength=10) == pytest.approx(len(first) / 10, abs=3)
+    again = exams[exams["patient_id"].duplicated()]
+    years_older = again["age"] - exams.groupby("patient_id")["age"].transform("min")[again.index]
+    years_later = (day[again.index] - again["patient_id"].map(first)).dt.days / 365.25
+    assert (years_later >= 0).all() and years_later.max() > 1
+    assert (years_later - years_older).abs().max() < 1.01  # ages are whole years
+
+
 def test_a_block_outside_the_ids_is_refused():
     with pytest.raises(DataError, match="block 10000000"):
         synthesize_block(POPULATIONS["A"], 10_000_000, seed=1)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
-from ecgscale.transfer.scores import Predicted, Ranking, measure, record_losses, resamples
+from ecgscale.resampling import Ranking, resamples
+from ecgscale.transfer.scores import Predicted, measure, record_losses
 
 
 def records(n=200, share=0.2, decimals=None, seed=0):
@@ -104,7 +105,7 @@ def test_records_without_a_value_take_no_part():
 
 
 def test_resamples_draw_whole_patients_and_as_many_as_there_are(monkeypatch):
-    monkeypatch.setattr("ecgscale.transfer.scores.LARGEST_CHUNK", 30)
+    monkeypatch.setattr("ecgscale.resampling.LARGEST_CHUNK", 30)
     patient = np.array([0, 0, 1, 2, 2, 2])
     chunks = list(resamples(patient, "B", 12))
     weights = np.concatenate(chunks, axis=1)
