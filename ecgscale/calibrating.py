@@ -26,7 +26,7 @@ from ecgscale.data.stream import DigitalBatch, Members, RecordSource, TrainingSt
 from ecgscale.errors import DataError
 from ecgscale.ladder import shape
 from ecgscale.models import build_encoder
-from ecgscale.objectives import build_objective
+from ecgscale.objectives import objective_of
 from ecgscale.plan import CPU_CORE, GPU, PlannedTrial, work
 from ecgscale.specs import InputSpec, TrialSpec
 from ecgscale.training import Pretraining, fit
@@ -100,12 +100,9 @@ def probe(spec: TrialSpec, data: Path, *, device: str, threads: int) -> Measurem
     )
     source, scale = _records(short, data)
     network = shape(short.family, short.rung, short.input.shape)
-    objective = build_objective(
-        short.paradigm, network, short.input.shape, n_labels=len(short.labels), mask_ratio=short.mask_ratio
-    )
-    module = Pretraining(build_encoder(network, short.input.shape), objective, short, scale)
+    module = Pretraining(build_encoder(network, short.input.shape), objective_of(short, network), short, scale)
     stream = _TimedStream(source, batch_size=short.train.batch_size, n_steps=N_STEPS, seed=short.seed)
-    evaluated = _first(source, N_EVALUATED, short.labels)
+    evaluated = _first(source, N_EVALUATED)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*|.*TF32.*")
@@ -143,14 +140,23 @@ def _records(spec: TrialSpec, data: Path) -> tuple[RecordSource, tuple[float, ..
     try:
         store = open_store(data / spec.train_on / "packed" / store_name(spec.input))
     except DataError:
-        return _Noise(spec.input, NOISE_RECORDS, len(spec.labels)), (1e-3,) * len(LEADS)
-    return RecordSource(store, np.arange(len(store)), spec.labels), store.header.scale
+        return _Noise(spec.input, NOISE_RECORDS, _n_columns(spec)), (1e-3,) * len(LEADS)
+    # what is learned changes no time, only how much of it there is
+    taught = np.zeros((len(store), _n_columns(spec)), np.float32)
+    return RecordSource(store, np.arange(len(store)), taught), store.header.scale
 
 
-def _first(source: RecordSource, n: int, labels: tuple[str, ...]) -> RecordSource:
+def _n_columns(spec: TrialSpec) -> int:
+    """Numbers per record that are learned: labels, or a target's truth and weight, perhaps with age and sex."""
+    if spec.head is None:
+        return len(spec.labels)
+    return 4 if spec.head.age_and_sex else 2
+
+
+def _first(source: RecordSource, n: int) -> RecordSource:
     if isinstance(source, _Noise):
         return _Noise(source.input, min(n, len(source)), source.targets.shape[1])
-    return RecordSource(source.store, source.rows[:n], labels)
+    return RecordSource(source.store, source.rows[:n], source.targets[:n])
 
 
 class _Noise(RecordSource):

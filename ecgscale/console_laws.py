@@ -28,7 +28,7 @@ def show_fits(study: Study) -> None:
     Coefficients, every estimate and every flag are in the JSON and the CSV.
     """
     out.print(f"[bold]{study.name}[/bold]")
-    for target, rows in study.law_table().groupby("target", sort=False):
+    for target, rows in study.law_table().groupby("target", sort=False) if study.laws or study.pairs else ():
         shown = [name for name in SHOWN_PARAMETERS if name in rows and rows[name].notna().any()]
         table = Table(box=None, pad_edge=False, header_style="bold", title=str(target), title_justify="left")
         for heading in ("group", "law", *shown, "points", "remarks"):

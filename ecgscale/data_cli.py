@@ -1,4 +1,7 @@
-"""`ecgscale data …`: synth · import · check · pack. Imports live inside the commands, so that `--help` is instant."""
+"""`ecgscale data …`: synth · import · check · targets · pack.
+
+Imports live inside the commands, so that `--help` is instant.
+"""
 
 from __future__ import annotations
 
@@ -188,6 +191,42 @@ def pack(
     if verify:
         verify_store(store)
     show_pack(store, verified=verify, as_json=as_json)
+
+
+@data_app.command("targets")
+def targets(
+    folder: Annotated[Path, typer.Argument(help="A population in CODE format.")],
+    table: Annotated[
+        Path, typer.Argument(help="A csv: exam_id, the target (its name is the column's), unit, [minutes].")
+    ],
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out values that nobody can have, instead of refusing the file.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Add your own laboratory values to a population, as a target that sweeps can name by its column.
+
+    `minutes` from the ECG to the blood sample chooses the nearest of several, within an hour. mmol/L, mEq/L, mg/dL and
+    umol/L are converted for electrolytes and creatinine; impossible values are refused with their line. Signals are not
+    packed again, but trials on the population count as new: add all targets before the first sweep.
+
+    Example: [bold]ecgscale data targets data/stockholm potassium.csv[/bold]
+    """
+    import json
+
+    from ecgscale.concentrations.measured import read_measured
+    from ecgscale.data.code_format import open_code
+    from ecgscale.data.targets import add_target
+
+    found = read_measured(table, open_code(folder, partial=True).exams, skip_bad=skip_bad)
+    add_target(folder, found.column, found.exam_ids, found.values)
+    if as_json:
+        said = {"column": found.column, "unit": found.unit, "n_exams": len(found.exam_ids)}
+        print(json.dumps(said | {"left_out": dict(found.left_out)}))
+        return
+    print(f"{folder}: {len(found.exam_ids)} exams have {found.column} ({found.unit})")
+    for reason, n_lines in found.left_out.items():
+        print(f"  left out: {n_lines} lines, {reason}")
 
 
 def _input(sweep: Path | None, fs_hz: float, n_samples: int, bandpass: str | None) -> InputSpec:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
+from ecgscale.concentrations.declared import HeadSpec, TargetSpec
+from ecgscale.concentrations.head_counts import head_counts
 from ecgscale.errors import SpecError
 from ecgscale.ladder import (
     N_LEADS,
@@ -90,6 +92,8 @@ class Population:
     n_records: int
     n_train_records: Mapping[float, int] = field(default_factory=dict)
     """Data fraction → D; only for the population that is trained on."""
+    n_with_a_value: Mapping[tuple[str, float], int] = field(default_factory=dict)
+    """(target, data fraction) → D of the trainings on that target: records without a value teach nothing."""
 
 
 Origin = Literal["measured", "scaled", "assumed"]
@@ -203,7 +207,7 @@ def _cells(grid: GridSpec, known: Mapping[str, Population]) -> Iterable[TrialSpe
             for rung in axes.rung:
                 for family in axes.family:
                     for paradigm in axes.paradigm:
-                        for labels in _label_sets(grid, paradigm):
+                        for labels, target, head in _taught(grid, paradigm):
                             yield TrialSpec(
                                 train_on=grid.data.train_on,
                                 transfer_to=grid.data.transfer_to,
@@ -216,7 +220,7 @@ def _cells(grid: GridSpec, known: Mapping[str, Population]) -> Iterable[TrialSpe
                                 data_fraction=fraction,
                                 labels=labels,
                                 seed=seed,
-                                n_records=(n := _n_records(grid, fraction, known)),
+                                n_records=(n := _n_records(grid, fraction, known, target)),
                                 n_steps=grid.train.budget.n_steps(n, grid.train.batch_size),
                                 peak_lr=grid.train.learning_rate[family].peak(
                                     shape(family, rung, grid.input.shape).width
@@ -224,17 +228,28 @@ def _cells(grid: GridSpec, known: Mapping[str, Population]) -> Iterable[TrialSpe
                                 mask_ratio=grid.train.mask_ratio if paradigm == "ssl" else None,
                                 train=recipe,
                                 probe=grid.probe,
+                                target=target,
+                                head=head,
+                                corruptions=grid.corruptions if target is not None else (),
                             )
 
 
-def _label_sets(grid: GridSpec, paradigm: Paradigm) -> Iterable[tuple[str, ...]]:
-    """Nested: k labels are the first k of the declared order. SSL has one empty set."""
-    return [grid.labels[:k] for k in grid.axes.n_labels] if paradigm == "sl" else [()]
+def _taught(grid: GridSpec, paradigm: Paradigm) -> Iterable[tuple[tuple[str, ...], TargetSpec | None, HeadSpec | None]]:
+    """What is learned: labels, or a target through a head, or neither.
+
+    Label sets are nested: k labels are the first k of the declared order.
+    """
+    if paradigm == "target":
+        return [((), target, head) for target in grid.axes.target for head in grid.axes.head]
+    return [(grid.labels[:k], None, None) for k in grid.axes.n_labels] if paradigm == "sl" else [((), None, None)]
 
 
-def _n_records(grid: GridSpec, fraction: float, known: Mapping[str, Population]) -> int:
+def _n_records(grid: GridSpec, fraction: float, known: Mapping[str, Population], target: TargetSpec | None) -> int:
     if grid.data.train_on in known:
-        return known[grid.data.train_on].n_train_records[fraction]
+        population = known[grid.data.train_on]
+        if target is not None:
+            return population.n_with_a_value[target.name, fraction]
+        return population.n_train_records[fraction]
     return max(1, round(fraction * grid.data.n_train_records))
 
 
@@ -244,9 +259,7 @@ def planned(spec: TrialSpec, n_evaluated: float = 0.0) -> PlannedTrial:
     Args:
         n_evaluated: forward passes besides training, which cost time and are not part of `train_flops`.
     """
-    encoder, head_params, head_flops = _counts(
-        spec.family, spec.paradigm, spec.rung, spec.input.shape, len(spec.labels)
-    )
+    encoder, head_params, head_flops = _counts_of(spec)
     states = BYTES_PER_PARAM * (encoder.n_params + head_params)
     activations = GPU.activation_bytes * encoder.activation_floats * spec.train.batch_size
     gpu = Work.of(GPU, spec, encoder, n_evaluated)
@@ -266,12 +279,25 @@ def planned(spec: TrialSpec, n_evaluated: float = 0.0) -> PlannedTrial:
     )
 
 
+def _counts_of(spec: TrialSpec) -> tuple[Counts, int, int]:
+    """(the encoder's counts, parameters and training FLOPs of its head)."""
+    return _counts(spec.family, spec.paradigm, spec.rung, spec.input.shape, len(spec.labels), spec.target, spec.head)
+
+
 @lru_cache(maxsize=4096)
 def _counts(
-    family: Family, paradigm: Paradigm, rung: Rung, input_shape: InputShape, n_labels: int
+    family: Family,
+    paradigm: Paradigm,
+    rung: Rung,
+    input_shape: InputShape,
+    n_labels: int,
+    target: TargetSpec | None,
+    head: HeadSpec | None,
 ) -> tuple[Counts, int, int]:
-    """(the encoder's counts, parameters and training FLOPs of its head): the same for every D and seed."""
+    """The same for every D and seed."""
     network = shape(family, rung, input_shape)
+    if target is not None and head is not None:
+        return counts(network, input_shape), *head_counts(network.width, head, target)
     if paradigm == "sl":
         return counts(network, input_shape), *classifier_counts(network, n_labels)
     return counts(network, input_shape), *decoder_counts(network, input_shape)
@@ -319,7 +345,7 @@ class Work:
 
 def work(device: Device, spec: TrialSpec, evaluated: float) -> Work:
     """What the device model says of one trial."""
-    encoder, _, _ = _counts(spec.family, spec.paradigm, spec.rung, spec.input.shape, len(spec.labels))
+    encoder, _, _ = _counts_of(spec)
     return Work.of(device, spec, encoder, evaluated)
 
 

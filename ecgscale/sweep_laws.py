@@ -8,6 +8,8 @@ fitted is kept with its reason, not dropped.
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -46,6 +48,9 @@ FLOORS_FROM = "chinchilla"
 
 TASK_DRAWS = 300
 """Resamples for single tasks, of which there may be dozens: they are counted, and decide nothing by themselves."""
+
+MAE, CRPS, EXP_NLL = "MAE", "CRPS", "exp NLL"
+"""Losses of a network that was trained on a target, in its unit."""
 
 DEFAULT = Method()
 
@@ -92,13 +97,19 @@ def records_study(
     points = trial_points(records)
     of_tasks = replace(method, bootstrap=min(method.bootstrap, TASK_DRAWS))
     transfers = _transfer_targets(records)
-    targets = [ID_TARGET, *(t.name for t in transfers if not t.one_task)]
+    means = [t.name for t in transfers if not t.one_task]
     laws: list[Fitted] = []
     pairs: list[FittedPair] = []
     task_laws: list[Fitted] = []
     task_pairs: list[FittedPair] = []
     for group in sorted(points["group"].unique()):
         rows = points[points["group"] == group]
+        if predicted := [column for column in rows if _is_of_predictions(column) and rows[column].notna().any()]:
+            if len(rows[["n", "d"]].drop_duplicates()) > 1:
+                for target in predicted:
+                    laws.extend(_laws_of(group, target, rows, method, joint))
+            continue
+        targets = [ID_TARGET, *means]
         for target in targets:
             laws.extend(_laws_of(group, target, rows, method, joint))
         floors_of = {f.target: f.fit for f in laws if (f.group, f.kind, f.law) == (group, JOINT, FLOORS_FROM)}
@@ -131,12 +142,16 @@ def _of_one_data_set(records: Sequence[results.RunRecord]) -> list[results.RunRe
     """The trials on the data that most of them have, the newest of several such sets.
 
     Losses on other data, or on data that was mended in between, are points of another law. Not simply the newest set:
-    a sweep that has just begun anew holds too few trials for a law, and `_notes` names what was left out.
+    a sweep that has just begun anew holds too few trials for a law, and `_notes` names what was left out. A population
+    that only some encoders have been read out on by now says nothing of the others.
     """
-    trials = Counter(r.data_fingerprint for r in records)
-    newest = {r.data_fingerprint: r.started_at for r in results.oldest_first(records)}
-    kept = max(trials, key=lambda fingerprint: (trials[fingerprint], newest[fingerprint]))
-    return [r for r in records if r.data_fingerprint == kept]
+    known = {text: json.loads(text) for text in {r.data_fingerprint for r in records}}
+    everywhere = set.intersection(*map(set, known.values())) if known else set()
+    data = {text: tuple(sorted((name, found[name]) for name in everywhere)) for text, found in known.items()}
+    trials = Counter(data[r.data_fingerprint] for r in records)
+    newest = {data[r.data_fingerprint]: r.started_at for r in results.oldest_first(records)}
+    kept = max(trials, key=lambda fingerprints: (trials[fingerprints], newest[fingerprints]))
+    return [r for r in records if data[r.data_fingerprint] == kept]
 
 
 def _same_unit(a: str, b: str, target: str) -> bool:
@@ -156,7 +171,8 @@ def trial_points(records: Sequence[results.RunRecord]) -> pd.DataFrame:
     rows = []
     for record in records:
         row: dict[str, Any] = {"group": _group(record, records), "n": record.n_params, "d": record.n_records}
-        row |= {"k": record.n_labels, "flops": record.train_flops, "wall_s": record.wall_s, ID_TARGET: record.id_loss}
+        row |= {"k": record.n_labels, "flops": record.train_flops, "wall_s": record.wall_s}
+        row |= _prediction_losses(record) if record.paradigm == "target" else {ID_TARGET: record.id_loss}
         areas = [s.auroc for s in record.id_auroc if s.label in shared and s.auroc is not None]
         row[SHARED_ERROR] = 1 - np.mean(areas) if areas else None
         losses = {(s.population, s.task): s.loss for s in record.transfer if s.kind == "binary" and _enough(s)}
@@ -165,6 +181,26 @@ def trial_points(records: Sequence[results.RunRecord]) -> pd.DataFrame:
         rows.append(row)
     points = pd.DataFrame(rows)
     return points.astype({c: float for c in points.columns if c != "group"})
+
+
+def _prediction_losses(record: results.RunRecord) -> dict[str, float | None]:
+    """Of a network trained on a target, on the test patients of its own population.
+
+    The negative log-likelihood of a concentration may be negative, and laws are fitted to logarithms: its exponential,
+    the inverse of the geometric mean density, is a loss in the target's unit.
+    """
+    train_on = json.loads(record.spec)["train_on"]
+    target = json.loads(record.spec)["target"]["name"]
+    for score in record.predicted:
+        if (score.population, score.part, score.condition) == (train_on, "test", "clean"):
+            perplexity = math.exp(score.nll) if score.nll is not None else None
+            found = {MAE: score.mae, CRPS: score.crps, EXP_NLL: perplexity}
+            return {f"{target}: {name}": value for name, value in found.items()}
+    return {}
+
+
+def _is_of_predictions(column: str) -> bool:
+    return column.endswith(tuple(f": {name}" for name in (MAE, CRPS, EXP_NLL)))
 
 
 def _group(record: results.RunRecord, records: Sequence[results.RunRecord]) -> str:
@@ -215,7 +251,18 @@ def _notes(completed: Sequence[results.RunRecord], records: Sequence[results.Run
             f"{others} completed trials were trained or tested on other data (their fingerprints differ) and are left "
             f"out; the {len(records)} that are fitted share one"
         )
-    yield "SL losses are in nats, SSL losses in squared normalised signal: compare within a paradigm, or on transfer."
+    if any(r.paradigm != "target" for r in records):
+        yield (
+            "SL losses are in nats, SSL losses in squared normalised signal: compare within a paradigm, or on transfer."
+        )
+    heads = [r for r in records if r.paradigm == "target"]
+    if heads:
+        yield "Losses of targets are of the test patients, in the unit of the target; exp NLL is 1 / geometric density."
+    one_cell = [
+        arm for arm in {r.arm for r in heads} if len({(r.n_params, r.n_records) for r in heads if r.arm == arm}) == 1
+    ]
+    if one_cell:
+        yield f"{len(one_cell)} heads have one size and one amount of data: no law can be fitted to them"
     counted = _counted_tasks(records)
     for target, tasks in counted.items():
         yield f"{target}: mean over {', '.join(sorted(task for _, task in tasks))} (nats)"

@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from ecgscale.checkpoint import Checkpoint, restore_random
-from ecgscale.data.stream import DigitalBatch, RecordSource, TrainingStream
+from ecgscale.data.stream import DigitalBatch, RecordSource, TrainingStream, step_of
 from ecgscale.failures import Diverged
 from ecgscale.hangs import progressed
 from ecgscale.models.encoder import Encoder
-from ecgscale.objectives.batch import Batch, make_batch
+from ecgscale.objectives.batch import Batch, Damage, make_batch
 from ecgscale.objectives.objective import Objective, Scored
 from ecgscale.preemption import StopRequest
 from ecgscale.specs import AugmentSpec, TrialSpec
@@ -64,12 +64,17 @@ class Pretraining(pl.LightningModule):
         self.microbatch: int | None = None
 
     def normalised(
-        self, batch: DigitalBatch, augment: AugmentSpec | None = None, scale: tuple[float, ...] | None = None
+        self,
+        batch: DigitalBatch,
+        augment: AugmentSpec | None = None,
+        scale: tuple[float, ...] | None = None,
+        damage: Damage | None = None,
     ) -> Batch:
         """Cropped, cast and normalised on the module's device; changed at random when `augment` says how.
 
         Args:
             scale: of the store that the batch is from, when that is not the training store.
+            damage: done to the signal in its unit before it is normalised; see `make_batch`.
         """
         progressed()  # every batch comes through here: of a step, of a score, of features
         moved = batch.to(self.device)
@@ -83,12 +88,14 @@ class Pretraining(pl.LightningModule):
             key=moved.key,
             n_samples=self.spec.input.n_samples,
             augment=augment,
+            damage=damage,
         )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # int16 travels in `normalised`
 
     def training_step(self, batch: DigitalBatch, batch_idx: int) -> Tensor:
+        self.objective.step_fraction = step_of(batch.key) / self.spec.n_steps
         whole = self.normalised(batch, self.spec.train.augment)
         if self.microbatch is None:
             found = [self.scored(whole)]

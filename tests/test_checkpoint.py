@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ecgscale import checkpoint, trial
+from ecgscale import checkpoint, pretraining
 from ecgscale.checkpoint import Checkpoint, checkpoint_path, restore_random
 from ecgscale.execution import Execution
 from ecgscale.executors import Ended, inprocess
+from ecgscale.failures import Diverged
 from ecgscale.plan import Plan
 from ecgscale.preemption import EXIT_PREEMPTED, Preempted, StopRequest
 from ecgscale.results import RunRecord, Status, read
@@ -43,6 +44,7 @@ def measured(record: RunRecord) -> dict[str, object]:
         "ended_at",
         "wall_s",
         "train_s",
+        "read_outs_s",
         "peak_memory_bytes",
         "n_resumes",
         "sweep",
@@ -158,19 +160,20 @@ def test_without_seconds_there_is_no_checkpoint_by_time(tiny_plan, data_dir, tmp
     monkeypatch.setattr(Checkpoint, "write", lambda self, **fields: written.append(fields["step"]) or True)
     for every_s, steps in ((0, []), (1e4, []), (1e-6, list(range(1, N_STEPS + 1)))):
         written.clear()
-        run_trial(spec_of(tiny_plan, "resnet-sl"), Execution(data_dir, tmp_path, "tiny", checkpoint_s=every_s))
+        execution = Execution(data_dir, tmp_path / str(every_s), "tiny", checkpoint_s=every_s)
+        run_trial(spec_of(tiny_plan, "resnet-sl"), execution)
         assert written == steps
 
 
 def test_a_stop_while_it_is_scored_keeps_the_training(tiny_plan, execution, undisturbed, monkeypatch):
     """Both the weights that count and the last ones, which have been put aside by then."""
     spec = spec_of(tiny_plan, "resnet-sl")
-    transfer, trained = trial.score_encoder, []
-    fit = trial.fit
+    evaluate, trained = pretraining.evaluate, []
+    fit = pretraining.fit
 
     def asked(*arguments):
         os.kill(os.getpid(), signal.SIGUSR1)
-        return transfer(*arguments)
+        return evaluate(*arguments)
 
     def counted(*arguments, **keywords):
         started = time.perf_counter()
@@ -178,11 +181,11 @@ def test_a_stop_while_it_is_scored_keeps_the_training(tiny_plan, execution, undi
         trained.append(time.perf_counter() - started)
         return result
 
-    monkeypatch.setattr(trial, "score_encoder", asked)
-    monkeypatch.setattr(trial, "fit", counted)
+    monkeypatch.setattr(pretraining, "evaluate", asked)
+    monkeypatch.setattr(pretraining, "fit", counted)
     with pytest.raises(Preempted, match="SIGUSR1"):
         run_trial(spec, execution)
-    monkeypatch.setattr(trial, "score_encoder", transfer)
+    monkeypatch.setattr(pretraining, "evaluate", evaluate)
     record = run_trial(spec, execution)
     assert measured(record) == measured(undisturbed["resnet-sl"])
     assert trained[1] < trained[0] / 2  # not trained again
@@ -358,7 +361,7 @@ def test_a_trial_that_others_run_by_now_leaves_their_checkpoint(tmp_path):
 # --- after the end -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("error", "is_kept"), [(OSError(5, "gone"), True), (trial.Diverged("loss is nan"), False)])
+@pytest.mark.parametrize(("error", "is_kept"), [(OSError(5, "gone"), True), (Diverged("loss is nan"), False)])
 def test_a_failure_after_the_training_keeps_its_checkpoint(tiny_plan, data_dir, tmp_path, monkeypatch, error, is_kept):
     """What another try can mend must not cost the training; what diverges does so again."""
 
@@ -366,7 +369,7 @@ def test_a_failure_after_the_training_keeps_its_checkpoint(tiny_plan, data_dir, 
         raise error
 
     execution = Execution(data_dir, tmp_path / "results", "tiny", checkpoint_s=1e-6)
-    monkeypatch.setattr(trial, "score_encoder", fails)
+    monkeypatch.setattr(pretraining, "evaluate", fails)
     run_trial(spec_of(tiny_plan, "resnet-sl"), execution)
     assert bool(kept(execution.results)) == is_kept
 

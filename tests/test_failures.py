@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ecgscale import trial
+from ecgscale import pretraining, trial
 from ecgscale.errors import DataError, EcgscaleError, SpecError
 from ecgscale.execution import Execution
 from ecgscale.failures import ADVICE, BugWatch, Diverged, FailureClass, classify, failure_classes, fingerprint
@@ -156,7 +156,7 @@ def failing(error: Exception):
     ids=lambda value: str(value) if isinstance(value, str) else None,
 )
 def test_a_row_names_the_class(spec, execution, monkeypatch, error, status, failure):
-    monkeypatch.setattr(trial, "fit", failing(error))
+    monkeypatch.setattr(pretraining, "fit", failing(error))
     run_trial(spec, execution)
     (record,) = read(execution.results)
     assert (record.status, record.failure, record.failure_class) == (status, failure, failure)
@@ -165,10 +165,10 @@ def test_a_row_names_the_class(spec, execution, monkeypatch, error, status, fail
 
 
 def test_trials_with_one_bug_share_its_number(tiny_plan, execution, monkeypatch):
-    monkeypatch.setattr(trial, "build_encoder", failing(IndexError("x")))
+    monkeypatch.setattr(pretraining, "build_encoder", failing(IndexError("x")))
     for spec in tiny_plan.specs[:3]:
         run_trial(spec, execution)
-    monkeypatch.setattr(trial, "build_encoder", failing(KeyError("x")))
+    monkeypatch.setattr(pretraining, "build_encoder", failing(KeyError("x")))
     run_trial(tiny_plan.specs[3], execution)
     *same, other = (record.bug for record in read(execution.results))
     assert len(same) == 3 and len(set(same)) == 1 and other not in same

@@ -17,7 +17,9 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "conventions": (set(), set()),
     "preemption": (set(), set()),
-    "checkpoint": (set(), {"torch"}),
+    "tensor_file": (set(), {"torch"}),
+    "checkpoint": ({"tensor_file"}, {"torch"}),
+    "encoders": ({"checkpoint", "results", "tensor_file", "training"}, {"torch"}),
     "execution": (set(), set()),
     "provenance": (set(), set()),
     "failures": ({"errors"}, set()),
@@ -25,7 +27,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ladder": ({"conventions", "errors"}, set()),
     "ready_made_tasks": ({"conventions"}, set()),
     "spec_base": (set(), {"pydantic"}),
-    "specs": ({"conventions", "errors", "ladder", "ready_made_tasks", "spec_base", "yaml_text"}, {"pydantic"}),
+    "specs": (
+        {"concentrations", "conventions", "errors", "ladder", "ready_made_tasks", "spec_base", "yaml_text"},
+        {"pydantic"},
+    ),
     "schedule": (set(), set()),
     "calibrating": (
         {"calibration", "conventions", "data", "errors", "ladder", "models", "objectives", "plan", "specs", "training"},
@@ -34,8 +39,9 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "budget": ({"errors"}, set()),
     "spec_changes": ({"results", "specs"}, set()),
     "calibration": ({"errors", "plan", "results", "specs"}, set()),
-    "plan": ({"errors", "ladder", "schedule", "specs"}, set()),
+    "plan": ({"concentrations", "errors", "ladder", "schedule", "specs"}, set()),
     "data": ({"conventions", "errors", "plan", "specs"}, {"numpy", "pandas", "scipy"}),
+    "data.populations": ({"concentrations", "data", "errors", "plan", "specs"}, set()),
     "data.trace_part": ({"conventions", "data", "errors"}, {"h5py", "numpy"}),
     "data.sources": ({"conventions", "data", "errors"}, {"h5py", "numpy", "pandas"}),
     "data.subjects": ({"conventions", "data", "errors"}, {"h5py", "numpy", "pandas"}),
@@ -43,24 +49,77 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "data.store": ({"data", "errors", "specs"}, {"numpy", "pandas", "pyarrow"}),
     "data.stream": ({"data"}, {"numpy", "torch"}),
     "models": ({"ladder"}, {"torch"}),
-    "objectives": ({"ladder", "models", "specs"}, {"torch"}),
+    "objectives": ({"concentrations", "ladder", "models", "specs"}, {"torch"}),
     "row_cache": (set(), {"pyarrow"}),
-    "results": ({"errors", "failures", "row_cache", "spec_base", "specs"}, {"pandas", "pyarrow", "pydantic"}),
+    "records": ({"failures", "spec_base"}, {"pyarrow", "pydantic"}),
+    "record_files": ({"errors", "records", "row_cache", "spec_base"}, {"pyarrow", "pydantic"}),
+    "transfer_files": ({"record_files", "records", "row_cache"}, {"pyarrow"}),
+    "results": (
+        {"errors", "failures", "record_files", "records", "row_cache", "spec_base", "specs", "transfer_files"},
+        {"pandas", "pyarrow"},
+    ),
     "tracking": ({"errors", "execution", "specs"}, {"lightning", "wandb"}),
     "training": (
         {"checkpoint", "data", "failures", "hangs", "models", "objectives", "preemption", "specs"},
         {"lightning", "torch"},
     ),
-    "transfer": ({"data", "hangs", "models", "results", "specs"}, {"numpy", "pandas", "torch"}),
+    "resampling": (set(), {"numpy"}),
+    # what heads say and how good it is: the report reads it without torch
+    "concentrations": ({"errors", "resampling", "spec_base"}, {"numpy", "pydantic", "scipy"}),
+    "concentrations.baselines": ({"data", "errors", "hangs"}, {"numpy", "pandas", "sklearn"}),
+    "concentrations.damage": ({"objectives"}, {"torch"}),
+    "concentrations.delineation": ({"data"}, {"numpy", "scipy"}),
+    "concentrations.features": ({"conventions", "data", "hangs"}, {"numpy", "pandas"}),
+    "concentrations.heads": ({"concentrations"}, {"torch"}),
+    "concentrations.measured": ({"data", "errors"}, {"numpy", "pandas"}),
+    "concentrations.records": ({"concentrations", "data", "errors", "specs"}, {"numpy", "pandas"}),
+    "prediction_files": ({"concentrations", "errors", "spec_base", "specs"}, {"numpy", "pandas", "pyarrow"}),
+    "classical": (
+        {"concentrations", "data", "prediction_files", "preemption", "specs"},
+        {"numpy", "pandas"},
+    ),
+    "predicting": (
+        {"classical", "concentrations", "data", "errors", "objectives", "prediction_files", "preemption", "records"}
+        | {"specs", "training"},
+        {"numpy", "pandas", "torch"},
+    ),
+    "target_study": (
+        {"concentrations", "data", "errors", "prediction_files", "resampling", "results", "specs"},
+        {"numpy", "pandas"},
+    ),
+    "transfer": ({"data", "hangs", "models", "resampling", "results", "specs"}, {"numpy", "pandas", "torch"}),
+    "feature_files": (set(), {"numpy"}),
     "encoder_scores": (
-        {"conventions", "data", "hangs", "ladder", "models", "objectives", "preemption", "provenance", "results"}
+        {
+            "conventions",
+            "data",
+            "feature_files",
+            "hangs",
+            "ladder",
+            "models",
+            "objectives",
+            "preemption",
+            "provenance",
+            "records",
+        }
         | {"specs", "training", "transfer"},
         {"numpy", "torch"},
     ),
+    "pretraining": (
+        {"checkpoint", "concentrations", "data", "errors", "execution", "failures", "ladder", "models", "objectives"}
+        | {"predicting", "preemption", "records", "specs", "tracking", "training"},
+        {"lightning", "numpy", "sklearn", "torch"},
+    ),
+    "trial_rows": (
+        {"checkpoint", "concentrations", "execution", "failures", "plan", "pretraining", "provenance", "records"}
+        | {"results", "specs"},
+        {"torch"},
+    ),
     "trial": (
-        {"checkpoint", "data", "encoder_scores", "errors", "execution", "failures", "ladder", "memory", "models"}
-        | {"objectives", "plan", "preemption", "provenance", "results", "specs", "tracking", "training"},
-        {"lightning", "numpy", "pydantic", "sklearn", "threadpoolctl", "torch"},
+        {"checkpoint", "data", "encoder_scores", "encoders", "errors", "execution", "failures", "memory", "models"}
+        | {"predicting", "prediction_files", "preemption", "pretraining", "provenance", "records", "results", "specs"}
+        | {"tensor_file", "training", "transfer_files", "trial_rows"},
+        {"pydantic", "threadpoolctl", "torch"},
     ),
     "leases": (set(), set()),
     "hangs": (set(), set()),
@@ -70,6 +129,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"budget", "errors", "execution", "failures", "hangs", "leases", "preemption", "results", "specs", "trial"},
         set(),
     ),
+    "executors.elsewhere": (
+        {"execution", "executors", "hangs", "leases", "results", "specs", "transfer_files"},
+        set(),
+    ),
+    "executors.leftovers": ({"hangs", "leases", "results", "transfer_files"}, set()),
+    "executors.shipping": ({"results", "transfer_files"}, set()),
     "executors.slots": ({"plan", "specs"}, set()),
     "executors.ray": ({"budget", "execution", "executors", "specs"}, {"ray"}),
     "executors.ray_pool": (
@@ -77,7 +142,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"ray"},
     ),
     "executors.ray_slot": (
-        {"data", "errors", "execution", "failures", "preemption", "results", "specs"},
+        {"data", "errors", "execution", "failures", "preemption", "specs"},
         {"ray"},
     ),
     "sweep": (
@@ -113,12 +178,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         | {"status", "study", "sweep", "sweep_laws"},
         {"jinja2", "markupsafe", "numpy", "pandas"},
     ),
-    "status": ({"failures", "plan", "results", "specs", "sweep"}, set()),
+    "status": ({"failures", "plan", "records", "results", "specs", "sweep"}, set()),
     "console": ({"data", "executors", "plan", "specs", "sweep"}, {"rich"}),
     "console_plan": ({"console", "plan", "sweep"}, {"rich"}),
     "console_laws": ({"console", "fitted", "laws", "study"}, {"rich"}),
     "console_status": ({"console", "failures", "ladder", "results", "status"}, {"rich"}),
-    "data_cli": ({"check_sheet", "console", "data", "errors", "specs"}, {"pydantic", "typer"}),
+    "data_cli": ({"check_sheet", "concentrations", "console", "data", "errors", "specs"}, {"pydantic", "typer"}),
     "cli": (
         {"budget", "calibrating", "calibration", "console_plan"}
         | {"console", "console_laws", "console_status", "data", "data_cli", "errors", "execution", "executors"}
@@ -198,6 +263,7 @@ def test_every_room_of_the_table_exists():
         (("executors.ray_slot", "executors.slots"), {"lightning", "torch", "matplotlib"}),
         (("figures", "report", "console", "cli"), {"torch", "ray", "lightning"}),
         (("data",), {"ray", "lightning"}),
+        (("concentrations", "resampling"), {"torch", "ray", "lightning", "matplotlib", "sklearn"}),
     ],
 )
 def test_the_table_keeps_heavy_packages_in_their_rooms(room, never):

@@ -202,7 +202,8 @@ def test_small_trials_share_a_gpu_as_far_as_memory_and_time_allow(grid_from):
 
 def row_of(make_record, spec, **fields):
     cell = {name: getattr(spec, name) for name in ("trial_id", "label", "arm", "rung", "data_fraction", "seed")}
-    return make_record(**cell, spec=spec.model_dump_json(), **fields)
+    read_outs = [read_out.read_out_id for read_out in spec.read_outs]
+    return make_record(**{"spec": spec.model_dump_json(), "read_outs": read_outs} | cell | fields)
 
 
 def test_a_changed_trial_says_which_fields(grid_from, make_record):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecgscale import results
+from ecgscale import record_files, results
 from ecgscale.errors import EcgscaleError
 from ecgscale.plan import plan
 from ecgscale.results import ROW_SCHEMA, RunRecord, append, latest, missing, read, table, transfer_table
@@ -111,7 +111,7 @@ def test_what_is_interrupted_while_writing_leaves_nothing(tmp_path, make_record,
         sink.write(b"PAR1 and half of a row")
         raise error
 
-    monkeypatch.setattr(results.pq, "write_table", half_written)
+    monkeypatch.setattr(record_files.pq, "write_table", half_written)
     with pytest.raises(type(error)):
         append(tmp_path, make_record())
     assert files(tmp_path) == []
@@ -225,7 +225,7 @@ def test_missing_is_planned_minus_completed_in_the_order_of_the_plan(tiny_grid, 
     specs = plan(tiny_grid).specs
     assert missing(specs, []) == specs
     rows = [
-        make_record(trial_id=specs[0].trial_id),
+        make_record(trial_id=specs[0].trial_id, read_outs=[r.read_out_id for r in specs[0].read_outs]),
         make_record(trial_id=specs[1].trial_id, **FAILED),
         make_record(trial_id=specs[2].trial_id, **FAILED | {"status": "diverged"}),
         make_record(trial_id="of another "),
@@ -239,7 +239,7 @@ def test_a_backlog_counts_what_is_done(tiny_grid, tmp_path, make_record):
     made = plan(tiny_grid)
     assert backlog(made, tmp_path / "none").n_done == 0
     for spec in made.specs[:3]:
-        append(tmp_path, make_record(trial_id=spec.trial_id))
+        append(tmp_path, make_record(trial_id=spec.trial_id, read_outs=[r.read_out_id for r in spec.read_outs]))
     left = backlog(made, tmp_path)
     assert left.n_done == 3
     assert {s.trial_id for s in left.todo} == {s.trial_id for s in made.specs[3:]}

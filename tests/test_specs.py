@@ -290,7 +290,6 @@ def test_writing_the_same_otherwise_keeps_every_identity(grid_from, tiny_grid, c
     "changes",
     [
         {"train_on: A": "train_on: C"},
-        {"transfer_to: [B]": "transfer_to: []"},
         {"{seed: 0,": "{seed: 1,"},
         {"validation: 0.15": "validation: 0.2"},
         {"test: 0.25": "test: 0.2"},
@@ -316,9 +315,6 @@ def test_writing_the_same_otherwise_keeps_every_identity(grid_from, tiny_grid, c
         {"batch_size: 16": "batch_size: 16\n  warmup_fraction: 0.2"},
         {"batch_size: 16": "batch_size: 16\n  precision: fp32"},
         {"n_evaluations: 3": "n_evaluations: 2"},
-        {"above: 65": "above: 60"},
-        {"tasks:": "fit_on: source\n  tasks:"},
-        {"tasks:": "l2: [0.1]\n  tasks:"},
         {"n_train_records: 200": "n_train_records: 300"},
     ],
 )
@@ -326,6 +322,41 @@ def test_everything_that_can_change_an_answer_changes_every_identity(grid_from, 
     changed = ids(grid_from(changes))
     assert len(changed) == len(set(changed))
     assert not set(changed) & set(ids(tiny_grid))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"transfer_to: [B]": "transfer_to: []"},
+        {"transfer_to: [B]": "transfer_to: [C]"},
+        {"above: 65": "above: 60"},
+        {"tasks:": "fit_on: source\n  tasks:"},
+        {"tasks:": "l2: [0.1]\n  tasks:"},
+        {"tasks:": "label_fractions: [1/2, 1]\n  tasks:"},
+    ],
+)
+def test_what_is_read_off_an_encoder_changes_what_is_read_out_and_trains_nothing(grid_from, tiny_grid, changes):
+    changed = grid_from(changes)
+    assert ids(changed) == ids(tiny_grid)
+    before, after = (
+        {r.read_out_id for spec in plan(grid).specs for r in spec.read_outs} for grid in (tiny_grid, changed)
+    )
+    assert len(before) == 1 and not before & after
+
+
+def test_the_fingerprint_of_another_population_changes_what_is_read_out_there_alone(tiny_grid):
+    (spec, *_) = plan(tiny_grid).specs
+    spec = spec.model_copy(update={"transfer_to": ("B", "C"), "data_fingerprint": {"A": "a", "B": "b", "C": "c"}})
+    mended = spec.model_copy(update={"data_fingerprint": {"A": "a", "B": "mended", "C": "c"}})
+    assert mended.trial_id == spec.trial_id
+    (b, c), (mended_b, mended_c) = (s.read_outs for s in (spec, mended))
+    assert b.read_out_id != mended_b.read_out_id and b.protocol_id == mended_b.protocol_id
+    assert c.read_out_id == mended_c.read_out_id
+    at_the_source = spec.model_copy(update={"probe": spec.probe.model_copy(update={"fit_on": "source"})})
+    assert [read_out.data_fingerprint for read_out in at_the_source.read_outs] == [
+        {"A": "a", "B": "b"},
+        {"A": "a", "C": "c"},
+    ]
 
 
 @pytest.mark.parametrize(

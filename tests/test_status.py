@@ -12,9 +12,11 @@ from ecgscale import status
 from ecgscale.console_status import status_json, view, watch_status
 from ecgscale.errors import EcgscaleError
 from ecgscale.plan import plan
+from ecgscale.records import TransferRecord
 from ecgscale.results import append, ask_retries, attempts_at, read
 from ecgscale.specs import load_grid
 from ecgscale.status import State, Watched
+from ecgscale.transfer_files import publish_read_out
 
 NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 
@@ -39,6 +41,7 @@ def add(folder, make_record):
         spec, started = cell.spec, NOW - datetime.timedelta(minutes=60 - minute)
         ended = started + datetime.timedelta(seconds=60)
         known = {name: getattr(spec, name) for name in ("label", "arm", "rung", "data_fraction", "trial_id", "seed")}
+        known |= {"read_outs": [read_out.read_out_id for read_out in spec.read_outs]}
         known |= {"wall_s": 60.0, "started_at": started, "ended_at": ended, "spec": spec.model_dump_json()}
         record = make_record(**known | fields)
         append(folder, record)
@@ -89,6 +92,36 @@ def test_every_trial_has_a_state(folder, cells, add):
     (folder / "leases" / "half.1.json").write_text('{"label": "x')
     states = [trial.state for trial in Watched(folder).progress(NOW).trials]
     assert states[:5] == [State.DONE, State.RUNNING, State.FAILED, State.RUNNING, State.TO_DO]
+
+
+def test_what_is_trained_and_not_read_out_yet_is_told(folder, cells, add):
+    """Known without the data; what failed is explained like a failed trial."""
+    add(cells[0])
+    add(cells[1], read_outs=())
+    record = add(cells[2], read_outs=())
+    watched = Watched(folder)
+    assert [trial.label for trial in watched.progress(NOW).to_read_out] == [c.spec.label for c in cells[1:3]]
+    (read_out,) = cells[2].spec.read_outs
+    failed = TransferRecord(
+        trial_id=record.trial_id,
+        population="B",
+        read_out=read_out.read_out_id,
+        sweep="tiny",
+        label=record.label,
+        **{"status": "failed", "reason": "column 'x' is gone", "failure": "data"},
+        **{"wall_s": 1.0, "device": "cpu", "threads": 1, "versions": "{}", "spec": read_out.model_dump_json()},
+        **{"computed_at": NOW, "published_at": NOW},
+    )
+    assert publish_read_out(folder, failed)
+    found = watched.progress(NOW)
+    assert found.counts[State.DONE] == 3 and not found.finished
+    text = " ".join(shown(found).split())
+    assert "3 completed" in text and "2 to be read out" in text
+    assert "1 trained, but not read out: data" in text and "on B: column 'x' is gone" in text
+    assert "ecgscale data check" in text
+    told = json.loads(json.dumps(status_json(found)))
+    assert told["missing"] == len(cells) - 1 and told["to_read_out"] == 2
+    assert [(r["label"], r["failure"]) for r in told["not_read_out"]] == [(record.label, "data")]
 
 
 def test_a_failure_that_was_mended_is_done(folder, cells, add):

@@ -116,7 +116,8 @@ def test_a_diverged_trial_waits_until_it_is_asked_for(tiny_grid, tmp_path, make_
     made = plan(tiny_grid)
     row = {"status": "diverged", "failure": "diverged", "reason": "loss is nan", "id_loss": None}
     append(tmp_path, make_record(trial_id=made.specs[0].trial_id, **row))
-    append(tmp_path, make_record(trial_id=made.specs[1].trial_id))
+    read_outs = [read_out.read_out_id for read_out in made.specs[1].read_outs]
+    append(tmp_path, make_record(trial_id=made.specs[1].trial_id, read_outs=read_outs))
     left = backlog(made, tmp_path)
     assert left.diverged == {made.specs[0].trial_id} and left.n_done == 1
     assert len(left.todo) == len(made.specs) - 2

@@ -5,7 +5,7 @@ Training may ask for random changes on the way (`objectives.augmentation`); eval
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from ecgscale.objectives.augmentation import crop, disturbed, kept_leads
 from ecgscale.specs import AugmentSpec
 
 Normalise = Literal["zscore", "fixed"]
+Damage = Callable[[Tensor, Tensor], Tensor]
 
 FIXED_SCALE = 0.5
 """`fixed` divides by half a millivolt, roughly the standard deviation of the leads with a large QRS (our choice)."""
@@ -62,6 +63,7 @@ def make_batch(
     key: int,
     n_samples: int | None = None,
     augment: AugmentSpec | None = None,
+    damage: Damage | None = None,
 ) -> Batch:
     """Digital samples `(batch, lead, time)` int16 × `scale` → a `Batch`.
 
@@ -72,6 +74,7 @@ def make_batch(
         normalise: `zscore` per record and lead over the recorded part, or `fixed` for all records.
         n_samples: what the model sees of a store that holds more; None for all of it.
         augment: what changes at random, in training; None for nothing.
+        damage: `(batch, lead, time)` in the unit of the records, `(batch, time)` where they are recorded → damaged.
     """
     at_random = augment is not None and augment.random_crop
     digital, start, stop = crop(digital, start, stop, n_samples or digital.shape[-1], key=key, at_random=at_random)
@@ -80,6 +83,8 @@ def make_batch(
     inside = recorded[:, None, :]
     per_lead = torch.as_tensor(scale, dtype=torch.float32, device=digital.device).reshape(-1, 1)
     signal = digital.to(torch.float32) * per_lead
+    if damage is not None:
+        signal = damage(signal * inside, recorded)
     if augment is not None:
         signal = disturbed(signal, augment, key)
     if normalise == "fixed":

@@ -24,9 +24,14 @@ class Scored:
 
 
 class Objective(nn.Module):
-    """A head or decoder with its loss. `n_params` counts it apart from the encoder's N."""
+    """A head or decoder with its loss. `n_params` counts it apart from the encoder's N.
+
+    Attributes:
+        step_fraction: how much of the training is done, set before every step.
+    """
 
     unit: str
+    step_fraction: float = 0.0
 
     def forward(self, encoder: Encoder, batch: Batch) -> Scored:
         raise NotImplementedError

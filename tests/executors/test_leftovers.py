@@ -23,7 +23,9 @@ def test_only_what_settled_trials_have_left_is_removed(tmp_path):
     files = [tmp_path / "checkpoints" / name.format(trial) for trial in ("settled", "open") for name in names]
     files += [tmp_path / "hangs" / f"{trial}.1.txt" for trial in ("settled", "open")]
     files += [tmp_path / "rows" / f"{trial}-20260101T000000abcdef.17.tmp" for trial in ("settled", "open")]
+    files += [tmp_path / "features" / f"{trial}.0123.tmp" for trial in ("settled", "open")]
     files += [tmp_path / "rows" / "settled-20260101T000000abcdef.parquet"]
+    files += [tmp_path / "transfer" / "settled-B-0123.parquet"]
     for path in files:
         path.parent.mkdir(exist_ok=True)
         path.touch()

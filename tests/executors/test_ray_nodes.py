@@ -226,6 +226,7 @@ def test_rows_are_shipped_and_records_packed_where_they_are(cluster, tiny_plan, 
     assert [rows[spec.trial_id].status for spec in specs] == ["completed", "failed"]
     inprocess.run(specs[:1], Execution(data_dir, tmp_path / "here", "tiny"), lambda end: None)
     assert scores(rows[specs[0].trial_id]) == scores(read(tmp_path / "here")[0])
-    assert sorted(path.name for path in folder.iterdir()) == ["leases", "rows"]
+    assert sorted(path.name for path in folder.iterdir()) == ["encoders", "leases", "rows", "transfer"]
     assert list((folder / "leases").iterdir()) == []
-    assert list(temporary.glob("ecgscale-*/rows")) and not list(temporary.glob("ecgscale-*/rows/*"))
+    for kind in ("rows", "transfer", "encoders"):
+        assert list(temporary.glob(f"ecgscale-*/{kind}")) and not list(temporary.glob(f"ecgscale-*/{kind}/*"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ecgscale import results
+from ecgscale import record_files, results
 from ecgscale.execution import Execution
 from ecgscale.executors import Ended, inprocess, worker
 from ecgscale.executors.elsewhere import LEASED_ELSEWHERE
@@ -166,13 +166,13 @@ def test_a_trial_that_lost_its_lease_publishes_nothing(specs, data_dir, tmp_path
     """It is taken over while its last step, the row, is being written."""
     execution = Execution(data_dir, tmp_path / "tiny", "tiny")
     spec = specs[-1]
-    write = results.pq.write_table
+    write = record_files.pq.write_table
 
     def write_and_be_taken_over(table, sink, **options):
         write(table, sink, **options)
         (execution.results / "leases" / f"{spec.trial_id}.2.json").write_text("{}")
 
-    monkeypatch.setattr(results.pq, "write_table", write_and_be_taken_over)
+    monkeypatch.setattr(record_files.pq, "write_table", write_and_be_taken_over)
     assert inprocess.ended(spec, execution).status == LEASED_ELSEWHERE
     assert list((execution.results / "rows").iterdir()) == []
 
@@ -196,7 +196,8 @@ def test_a_trial_that_lost_its_lease_stops_in_the_middle(specs, data_dir, tmp_pa
 
 def test_what_others_have_completed_meanwhile_is_not_run_again(specs, data_dir, tmp_path, make_record):
     execution = Execution(data_dir, tmp_path / "tiny", "tiny")
-    results.append(execution.results, make_record(trial_id=specs[0].trial_id, id_loss=0.5))
+    read_outs = [read_out.read_out_id for read_out in specs[0].read_outs]
+    results.append(execution.results, make_record(trial_id=specs[0].trial_id, id_loss=0.5, read_outs=read_outs))
     assert inprocess.ended(specs[0], execution).id_loss == 0.5
     assert len(read(execution.results)) == 1
 

@@ -322,12 +322,12 @@ def compare(folder: Path, expected: dict[str, tuple[Any, ...]], outcome: Outcome
     outcome.missing = [trial for trial in expected if trial not in times]
     outcome.different = [row.label for row in rows if scores(row) != expected.get(row.trial_id)]
     outcome.n_resumes = sum(row.n_resumes or 0 for row in rows)
-    whole = {".parquet"}
+    published = {"rows": ".parquet", "transfer": ".parquet", "encoders": ".ckpt"}
+    shared = {"baselines": ".json", "features": ".npz"}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        is_row = path.parent.name == "rows" and path.suffix in whole
-        is_shared = path.parent.name == "baselines" and path.suffix == ".json"
-        if path.is_file() and not (is_row or is_shared) and name != "sweep.yaml":
+        is_whole = (published | shared).get(path.parent.name) == path.suffix and not name.endswith(".failed.parquet")
+        if path.is_file() and not is_whole and name != "sweep.yaml":
             outcome.left_over.append(name)
 
 

@@ -17,7 +17,7 @@ import pytest
 from storm import SWEEP, Outcome, compare, scores
 from typer.testing import CliRunner
 
-from ecgscale import hangs, results, sweep, trial
+from ecgscale import hangs, pretraining, results, sweep, trial
 from ecgscale.cli import app
 from ecgscale.execution import Execution
 from ecgscale.executors import Ended, inprocess
@@ -264,7 +264,8 @@ def test_damaged_rows_and_checkpoints_are_set_aside_run_again_and_reported(
     execution = Execution(data_dir, folder, "storm", checkpoint_s=1e-6)
     inprocess.run(specs[:2], execution, lambda end: None)
     with monkeypatch.context() as preempted:
-        preempted.setattr(trial, "score_encoder", lambda *a: os.kill(os.getpid(), signal.SIGTERM) or a[-1].check())
+        evaluate = pretraining.evaluate
+        preempted.setattr(pretraining, "evaluate", lambda *a: os.kill(os.getpid(), signal.SIGTERM) or evaluate(*a))
         assert inprocess.ended(specs[2], execution).status == "preempted"
     (row,) = (path for path in (folder / "rows").glob(f"{specs[0].trial_id}-*.parquet"))
     (checkpoint,) = (folder / "checkpoints").iterdir()
