@@ -354,6 +354,25 @@ def export_slurm(
     print(script(sweep_file, data, out or Path("results") / name, name, array), end="")
 
 
+@export_app.command("encoder")
+def export_encoder(
+    trial: Annotated[str, typer.Argument(help="A trial's label or id, as `status` prints them.")],
+    folder: Results,
+    out: Annotated[Path, typer.Option("--out", help="For example data/encoders/NAME.ckpt.")],
+) -> None:
+    """Copy the weights of a trained encoder into the data directory, for sweeps that begin with them.
+
+    A sweep names it as `axes: {start: [scratch, {encoder: NAME}, {encoder: NAME, frozen: true}]}`.
+
+    Example: [bold]ecgscale export encoder resnet-ssl-20K-f1-s0 results/grid_small --out data/encoders/ssl.ckpt[/bold]
+    """
+    from ecgscale import encoders, results
+
+    record = results.attempts_at(results.read(folder), trial)[-1]
+    encoders.export(folder, record.trial_id, out)
+    print(f"written: {out}, the weights of {record.label}")
+
+
 @app.command()
 def status(
     folder: Results,

@@ -8,6 +8,7 @@ deleted; it costs time.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,12 @@ from torch import Tensor
 
 from ecgscale import tensor_file
 from ecgscale.checkpoint import shapes
+from ecgscale.errors import DataError
 from ecgscale.results import ENCODERS
 from ecgscale.training import Pretraining
+
+ENCODER = "encoder."
+"""How the names of an encoder's weights begin in a module."""
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,46 @@ def load(results: Path, trial_id: str, module: Pretraining) -> bool:
         log.warning("%s: the encoder can't be used: %s; %s", path.name, error, tensor_file.set_aside(path))
         return False
     return True
+
+
+def export(results: Path, trial_id: str, out: Path) -> None:
+    """Copies the weights of a trial to where other trainings can begin with them.
+
+    Raises:
+        DataError: they are gone or damaged.
+    """
+    path = encoder_path(results, trial_id)
+    try:
+        tensor_file.write(out, tensor_file.read(path))
+    except FileNotFoundError:
+        raise DataError(f"{path}: the weights of this trial were not kept") from None
+    except tensor_file.UNUSABLE as error:
+        raise DataError(f"{path}: can't be used ({error})") from None
+
+
+def begin_with(module: Pretraining, path: Path, fingerprint: str | None) -> None:
+    """Gives the encoder of a module, not its head, the weights of a file that `export` made.
+
+    Args:
+        fingerprint: that the file must have; None for any.
+
+    Raises:
+        DataError: the file is missing, damaged, another one, or of another network.
+    """
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()[: len(fingerprint or "")]
+        if fingerprint is not None and found != fingerprint:
+            raise DataError(f"{path}: has changed since the plan was made; run the sweep again")
+        weights = tensor_file.read(path)["weights"]
+        own = {k.removeprefix(ENCODER): v for k, v in weights.items() if k.startswith(ENCODER)}
+        if shapes(own) != shapes(module.encoder.state_dict()):
+            raise DataError(f"{path}: is not of a {module.spec.family} of {module.spec.rung} on this input")
+        module.encoder.load_state_dict(own)
+    except FileNotFoundError:
+        raise DataError(f"{path}: is not there") from None
+    except tensor_file.UNUSABLE as error:
+        raise DataError(f"{path}: can't be used ({error})") from None
 
 
 def encoder_path(results: Path, trial_id: str) -> Path:

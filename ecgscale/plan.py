@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from typing import Literal
 
 from ecgscale.concentrations.declared import HeadSpec, TargetSpec
@@ -27,7 +28,7 @@ from ecgscale.ladder import (
     shape,
 )
 from ecgscale.schedule import Job, Schedule, simulate
-from ecgscale.specs import GridSpec, InputSpec, Paradigm, TrialSpec
+from ecgscale.specs import GridSpec, InputSpec, Paradigm, StartSpec, TrialSpec
 
 BYTES_PER_PARAM = 16
 """Weight, gradient and two AdamW moments in float32."""
@@ -94,6 +95,8 @@ class Population:
     """Data fraction → D; only for the population that is trained on."""
     n_with_a_value: Mapping[tuple[str, float], int] = field(default_factory=dict)
     """(target, data fraction) → D of the trainings on that target: records without a value teach nothing."""
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    """Name → fingerprint of the weights that trainings begin with."""
 
 
 Origin = Literal["measured", "scaled", "assumed"]
@@ -207,7 +210,7 @@ def _cells(grid: GridSpec, known: Mapping[str, Population]) -> Iterable[TrialSpe
             for rung in axes.rung:
                 for family in axes.family:
                     for paradigm in axes.paradigm:
-                        for labels, target, head in _taught(grid, paradigm):
+                        for labels, target, head, start in _taught(grid, paradigm):
                             yield TrialSpec(
                                 train_on=grid.data.train_on,
                                 transfer_to=grid.data.transfer_to,
@@ -231,17 +234,29 @@ def _cells(grid: GridSpec, known: Mapping[str, Population]) -> Iterable[TrialSpe
                                 target=target,
                                 head=head,
                                 corruptions=grid.corruptions if target is not None else (),
+                                start=start,
+                                start_fingerprint=_start_fingerprint(grid, start, known),
                             )
 
 
-def _taught(grid: GridSpec, paradigm: Paradigm) -> Iterable[tuple[tuple[str, ...], TargetSpec | None, HeadSpec | None]]:
-    """What is learned: labels, or a target through a head, or neither.
+def _taught(
+    grid: GridSpec, paradigm: Paradigm
+) -> Iterable[tuple[tuple[str, ...], TargetSpec | None, HeadSpec | None, StartSpec | None]]:
+    """What is learned: labels, or a target through a head from some weights on, or neither.
 
     Label sets are nested: k labels are the first k of the declared order.
     """
     if paradigm == "target":
-        return [((), target, head) for target in grid.axes.target for head in grid.axes.head]
-    return [(grid.labels[:k], None, None) for k in grid.axes.n_labels] if paradigm == "sl" else [((), None, None)]
+        starts = [None if start == "scratch" else start for start in grid.axes.start]
+        return [((), *taught) for taught in product(grid.axes.target, grid.axes.head, starts)]
+    labels = [grid.labels[:k] for k in grid.axes.n_labels] if paradigm == "sl" else [()]
+    return [(some, None, None, None) for some in labels]
+
+
+def _start_fingerprint(grid: GridSpec, start: StartSpec | None, known: Mapping[str, Population]) -> str | None:
+    if start is None or grid.data.train_on not in known:
+        return None
+    return known[grid.data.train_on].encoders[start.encoder]
 
 
 def _n_records(grid: GridSpec, fraction: float, known: Mapping[str, Population], target: TargetSpec | None) -> int:
@@ -267,7 +282,7 @@ def planned(spec: TrialSpec, n_evaluated: float = 0.0) -> PlannedTrial:
         spec,
         encoder.n_params,
         head_params,
-        train_flops=(encoder.train_flops + head_flops) * spec.n_samples_seen,
+        train_flops=(_encoder_flops(spec, encoder) + head_flops) * spec.n_samples_seen,
         memory_bytes=round(MEMORY_MARGIN * (states + activations) + CONTEXT_BYTES),
         state_bytes=states,
         activation_bytes=activations,
@@ -277,6 +292,12 @@ def planned(spec: TrialSpec, n_evaluated: float = 0.0) -> PlannedTrial:
         cpu_s=Work.of(CPU_CORE, spec, encoder, n_evaluated).seconds,
         gpu_s=gpu.seconds,
     )
+
+
+def _encoder_flops(spec: TrialSpec, encoder: Counts) -> int:
+    """Of one record in training; a frozen encoder is only run forwards, a third of it."""
+    frozen = spec.start is not None and spec.start.frozen
+    return encoder.train_flops // 3 if frozen else encoder.train_flops
 
 
 def _counts_of(spec: TrialSpec) -> tuple[Counts, int, int]:

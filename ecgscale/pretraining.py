@@ -19,6 +19,7 @@ from ecgscale.concentrations.records import target_values, with_a_value
 from ecgscale.data.splits import TEST, TRAIN, VALIDATION, fraction_rows, split_rows
 from ecgscale.data.store import PackedStore, open_store, store_name
 from ecgscale.data.stream import RecordSource, TrainingStream
+from ecgscale.encoders import begin_with
 from ecgscale.errors import DataError
 from ecgscale.execution import Execution
 from ecgscale.failures import Diverged, FailureClass, classify
@@ -81,6 +82,8 @@ def pretrain(
                 f"planned with {spec.n_records} training records, the data hold {len(sources[TRAIN])}; plan again"
             )
         module = build(spec, store.header.scale)
+        if spec.start is not None:
+            begin_with(module, execution.data / "encoders" / f"{spec.start.encoder}.ckpt", spec.start_fingerprint)
         resumed = checkpoint.resume(store.header.fingerprint, module.state_dict())
         module.microbatch = checkpoint.microbatch
         stream = TrainingStream(

@@ -325,6 +325,15 @@ class ProbeSpec(Spec):
         return tasks
 
 
+class StartSpec(Spec):
+    """Weights that an encoder begins with: those of a trial of the same family, rung and input."""
+
+    encoder: Name
+    """encoders/NAME.ckpt of the data directory; `ecgscale export encoder` makes it."""
+    frozen: bool = False
+    """Whether they stay as they are, so that only the head learns."""
+
+
 class Axes(Spec):
     """Every combination is a cell of the grid. `n_labels` multiplies the cells of SL alone, targets and heads those of
     the paradigm `target`."""
@@ -336,6 +345,8 @@ class Axes(Spec):
     n_labels: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(len(CODE_LABELS),), min_length=1)
     target: tuple[Target, ...] = ()
     head: tuple[Head, ...] = ()
+    start: tuple[Literal["scratch"] | StartSpec, ...] = Field(default=("scratch",), min_length=1)
+    """Paradigm `target`: drawn weights, or those of a trained encoder, fine-tuned or frozen."""
     # the keys of batches hold 20 bits of seed
     seed: tuple[Annotated[int, Field(ge=0, lt=2**20)], ...] = Field(default=(0,), min_length=1)
 
@@ -354,6 +365,8 @@ class Axes(Spec):
         for axis, values in (("target", self.target), ("head", self.head)):
             if asked != bool(values):
                 raise ValueError(f"axes.{axis} goes with paradigm `target`, one without the other means nothing")
+        if not asked and self.start != ("scratch",):
+            raise ValueError("axes.start goes with paradigm `target`")
         return self
 
 
@@ -474,12 +487,17 @@ class TrialSpec(Spec):
     head: HeadSpec | None = None
     """Both in a trial of paradigm `target`, else neither."""
     corruptions: tuple[Corruption, ...] = ()
+    start: StartSpec | None = None
+    """None for weights that the seed draws."""
+    start_fingerprint: str | None = None
+    """Of the file that the weights come from; None without one, and in a plan that was made without the data."""
 
     @cached_property
     def trial_id(self) -> str:
         """The identity of the training: without what is read off its encoder elsewhere."""
         elsewhere = {"transfer_to", "probe", "data_fingerprint", "corruptions"}
         none = {"target", "head"} if self.target is None else set()
+        none |= {"start", "start_fingerprint"} if self.start is None else set()
         training = self.model_dump(mode="json", exclude=elsewhere | none)
         return hashed(training | {"data_fingerprint": self._fingerprints(self.train_on)})
 
@@ -516,7 +534,8 @@ class TrialSpec(Spec):
     @property
     def arm(self) -> str:
         if self.target is not None and self.head is not None:
-            return f"{self.family}-{self.target.name}-{self.head.name}"
+            start = "" if self.start is None else f"-{'frozen' if self.start.frozen else 'from'}-{self.start.encoder}"
+            return f"{self.family}-{self.target.name}-{self.head.name}{start}"
         return f"{self.family}-{self.paradigm}"
 
     @property

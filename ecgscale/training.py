@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
@@ -62,6 +62,16 @@ class Pretraining(pl.LightningModule):
         self.spec = spec
         self.scale = scale
         self.microbatch: int | None = None
+        self.frozen = spec.start is not None and spec.start.frozen
+        if self.frozen:
+            encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen encoder keeps the statistics of its batches, too."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
 
     def normalised(
         self,
@@ -120,8 +130,9 @@ class Pretraining(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         recipe = self.spec.train
-        decayed = [p for p in self.parameters() if p.ndim > 1]
-        plain = [p for p in self.parameters() if p.ndim <= 1]  # biases and norms
+        learned = [p for p in self.parameters() if p.requires_grad]
+        decayed = [p for p in learned if p.ndim > 1]
+        plain = [p for p in learned if p.ndim <= 1]  # biases and norms
         optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=self.spec.peak_lr,

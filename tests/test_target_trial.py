@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecgscale import encoders, prediction_files, trial
+from ecgscale import encoders, prediction_files, tensor_file, trial
 from ecgscale.concentrations.head_counts import n_classes, n_outputs
 from ecgscale.data.populations import populations
 from ecgscale.errors import DataError, SpecError
@@ -204,6 +204,55 @@ def test_records_without_a_value_are_neither_trained_nor_tested_on(data_dir, tmp
     known = exams["potassium_mmol_l"].notna().sum()
     assert row.status == Status.COMPLETED
     assert spec.n_records + score.n_test < known < len(exams)
+
+
+@pytest.fixture(scope="module")
+def with_an_encoder(data_dir, tiny_plan, tmp_path_factory) -> tuple[Path, Path]:
+    """A data directory that holds the weights of a self-supervised encoder, and the file."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    for name in ("A", "B"):
+        (folder / name).symlink_to(data_dir / name)
+    (spec,) = (s for s in tiny_plan.specs if s.arm == "transformer-ssl" and s.data_fraction == 1)
+    run_trial(spec, Execution(data_dir, folder / "ssl", "tiny"))
+    path = folder / "encoders" / "ssl.ckpt"
+    encoders.export(folder / "ssl", spec.trial_id, path)
+    return folder, path
+
+
+FROM_SSL = {
+    "head: [mse, gaussian, ": "start: [scratch, {encoder: ssl}, {encoder: ssl, frozen: true}]\n  head: [mse, ",
+    "seed: [0, 1]": "seed: [0]",
+}
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_a_fine_tuned_one_begins_with_them(with_an_encoder, tmp_path):
+    folder, path = with_an_encoder
+    made = planned(tmp_path, folder, FROM_SSL)
+    before = {k: v for k, v in tensor_file.read(path)["weights"].items() if k.startswith("encoder.")}
+    moved = {}
+    for spec in (s for s in made.specs if s.head.name == "mse"):
+        assert run_trial(spec, Execution(folder, tmp_path / "results", "heads")).status == Status.COMPLETED
+        after = tensor_file.read(encoders.encoder_path(tmp_path / "results", spec.trial_id))["weights"]
+        change = sum(float((after[k].double() - v.double()).square().sum()) for k, v in before.items())
+        moved[spec.arm.removeprefix("transformer-potassium-mse")] = change
+    assert moved["-frozen-ssl"] == 0
+    assert 0 < moved["-from-ssl"] < 0.5 * moved[""]
+    costs = {t.spec.arm: t.train_flops for t in made.trials}
+    assert costs["transformer-potassium-mse-frozen-ssl"] < 0.4 * costs["transformer-potassium-mse"]
+
+
+def test_weights_that_are_missing_changed_or_of_another_network_are_refused(with_an_encoder, data_dir, tmp_path):
+    folder, _ = with_an_encoder
+    with pytest.raises(DataError, match="ecgscale export encoder"):
+        planned(tmp_path, data_dir, FROM_SSL)
+    made = planned(tmp_path, folder, FROM_SSL)
+    spec = next(s for s in made.specs if s.start is not None)
+    other = spec.model_copy(update={"start_fingerprint": "0" * 12})
+    assert other.trial_id != spec.trial_id
+    assert "has changed since" in run_trial(other, Execution(folder, tmp_path / "a", "heads")).reason
+    larger = spec.model_copy(update={"rung": "60K"})
+    reason = run_trial(larger, Execution(folder, tmp_path / "b", "heads")).reason
+    assert "is not of a transformer of 60K" in reason
 
 
 def test_a_damaged_prediction_file_is_named(heads, tmp_path):

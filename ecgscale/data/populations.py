@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -33,7 +34,11 @@ def populations(
         _check_columns(grid, name, store)
         fractions = _checked_split(grid, name, store)
         found[name] = Population(
-            store.header.fingerprint, len(store), fractions, _checked_targets(grid, name, store, fractions)
+            store.header.fingerprint,
+            len(store),
+            fractions,
+            _checked_targets(grid, name, store, fractions),
+            _encoders(grid, data) if name == grid.data.train_on else {},
         )
     return found
 
@@ -67,6 +72,24 @@ def _checked_targets(
                 except DataError as error:
                     raise DataError(f"population {name!r}, data fraction {fraction:.4g}: {error}") from None
             found[target.name, fraction] = len(rows)
+    return found
+
+
+def _encoders(grid: GridSpec, data: Path) -> dict[str, str]:
+    """Name → fingerprint of the weights that trainings begin with."""
+    found = {}
+    for start in grid.axes.start:
+        if start == "scratch":
+            continue
+        path = data / "encoders" / f"{start.encoder}.ckpt"
+        try:
+            with path.open("rb") as file:
+                found[start.encoder] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        except OSError as error:
+            raise DataError(
+                f"{path}: can't be read ({error.strerror}); "
+                f"`ecgscale export encoder TRIAL RESULTS --out {path}` makes it"
+            ) from None
     return found
 
 
