@@ -19,7 +19,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "preemption": (set(), set()),
     "tensor_file": (set(), {"torch"}),
     "checkpoint": ({"tensor_file"}, {"torch"}),
-    "encoders": ({"checkpoint", "results", "tensor_file", "training"}, {"torch"}),
+    "encoders": ({"checkpoint", "errors", "results", "tensor_file", "training"}, {"torch"}),
     "execution": (set(), set()),
     "provenance": (set(), set()),
     "failures": ({"errors"}, set()),
@@ -106,8 +106,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "torch"},
     ),
     "pretraining": (
-        {"checkpoint", "concentrations", "data", "errors", "execution", "failures", "ladder", "models", "objectives"}
-        | {"predicting", "preemption", "records", "specs", "tracking", "training"},
+        {"checkpoint", "concentrations", "data", "encoders", "errors", "execution", "failures", "ladder", "models"}
+        | {"objectives", "predicting", "preemption", "records", "specs", "tracking", "training"},
         {"lightning", "numpy", "sklearn", "torch"},
     ),
     "trial_rows": (
@@ -171,11 +171,20 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "sweep_laws": ({"errors", "fitted", "laws", "results", "study"}, {"numpy", "pandas"}),
     "tables": ({"errors", "fitted", "laws", "study"}, {"numpy", "pandas"}),
-    "figures": ({"errors", "findings", "fitted", "laws", "study"}, {"matplotlib", "numpy", "pandas"}),
+    "target_findings": (
+        {"concentrations", "data", "findings", "laws", "prediction_files", "target_study"},
+        {"pandas"},
+    ),
+    "figures": (
+        {"concentrations", "data", "errors", "findings", "fitted", "laws", "prediction_files", "study"}
+        | {"target_findings", "target_study"},
+        {"matplotlib", "numpy", "pandas"},
+    ),
     "check_sheet": ({"conventions", "data", "errors", "figures"}, {"matplotlib", "numpy", "pandas"}),
     "report": (
         {"errors", "figures", "findings", "fitted", "ladder", "laws", "plan", "planted", "results", "specs"}
-        | {"status", "study", "sweep", "sweep_laws"},
+        | {"status", "study", "sweep", "sweep_laws"}
+        | {"concentrations", "data", "prediction_files", "target_findings", "target_study"},
         {"jinja2", "markupsafe", "numpy", "pandas"},
     ),
     "status": ({"failures", "plan", "records", "results", "specs", "sweep"}, set()),
@@ -185,7 +194,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "console_status": ({"console", "failures", "ladder", "results", "status"}, {"rich"}),
     "data_cli": ({"check_sheet", "concentrations", "console", "data", "errors", "specs"}, {"pydantic", "typer"}),
     "cli": (
-        {"budget", "calibrating", "calibration", "console_plan"}
+        {"budget", "calibrating", "calibration", "console_plan", "encoders"}
         | {"console", "console_laws", "console_status", "data", "data_cli", "errors", "execution", "executors"}
         | {
             "failures",
