@@ -10,10 +10,7 @@ from these files, and can be computed again without a network.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +25,7 @@ from ecgscale.concentrations.decoding import predictive
 from ecgscale.concentrations.predictive import Floats, Predictive
 from ecgscale.concentrations.target import TargetScale
 from ecgscale.errors import DataError
+from ecgscale.record_files import put_in_place
 from ecgscale.spec_base import hashed
 from ecgscale.specs import TrialSpec
 
@@ -142,20 +140,7 @@ def write(path: Path, predictions: Predictions, may_publish: Callable[[], bool] 
     if predictions.epistemic_sd is not None:
         table = table.append_column("epistemic_sd", pa.array(predictions.epistemic_sd.astype(np.float32)))
     table = table.replace_schema_metadata({"ecgscale": json.dumps(described)})
-    unfinished = path.with_suffix(f".{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as sink:
-            pq.write_table(table, sink, compression="zstd")
-            sink.flush()
-            os.fsync(sink.fileno())
-        if not may_publish():
-            return False
-        unfinished.replace(path)
-    finally:
-        with suppress(OSError):  # the folder has become read-only
-            unfinished.unlink(missing_ok=True)
-    return True
+    return put_in_place(path, lambda sink: pq.write_table(table, sink, compression="zstd"), may_publish)
 
 
 def read(path: Path) -> Predictions:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,26 +31,36 @@ _FILE_OPTIONS: dict[str, Any] = {"use_dictionary": False, "write_statistics": Fa
 
 
 def publish(path: Path, record: Spec, schema: pa.Schema, may_publish: Callable[[], bool] = lambda: True) -> bool:
-    """Writes one record beside its place, syncs, then renames.
+    """Writes one record; see `put_in_place`."""
+    table = pa.Table.from_pylist([record.model_dump()], schema=schema)
+    return put_in_place(path, lambda sink: pq.write_table(table, sink, **_FILE_OPTIONS), may_publish)
+
+
+def put_in_place(path: Path, write: Callable[[BinaryIO], object], may_publish: Callable[[], bool]) -> bool:
+    """Writes a file beside its place, syncs, then renames.
 
     Args:
         may_publish: asked right before the rename.
 
     Returns:
         False if it was not to be published, and then nothing is left of it.
+
+    Raises:
+        OSError: it can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    unfinished = path.with_suffix(f".{uuid.uuid4().hex[:12]}.tmp")
     try:
         with unfinished.open("wb") as sink:
-            pq.write_table(pa.Table.from_pylist([record.model_dump()], schema=schema), sink, **_FILE_OPTIONS)
+            write(sink)
             sink.flush()
             os.fsync(sink.fileno())
         if not may_publish():
             return False
         unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder has become read-only
+            unfinished.unlink(missing_ok=True)
     return True
 
 

@@ -73,7 +73,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "concentrations.heads": ({"concentrations"}, {"torch"}),
     "concentrations.measured": ({"data", "errors"}, {"numpy", "pandas"}),
     "concentrations.records": ({"concentrations", "data", "errors", "specs"}, {"numpy", "pandas"}),
-    "prediction_files": ({"concentrations", "errors", "spec_base", "specs"}, {"numpy", "pandas", "pyarrow"}),
+    "prediction_files": (
+        {"concentrations", "errors", "record_files", "spec_base", "specs"},
+        {"numpy", "pandas", "pyarrow"},
+    ),
     "classical": (
         {"concentrations", "data", "prediction_files", "preemption", "specs"},
         {"numpy", "pandas"},
@@ -133,8 +136,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"execution", "executors", "hangs", "leases", "results", "specs", "transfer_files"},
         set(),
     ),
-    "executors.leftovers": ({"hangs", "leases", "results", "transfer_files"}, set()),
-    "executors.shipping": ({"results", "transfer_files"}, set()),
+    "executors.leftovers": ({"hangs", "leases", "prediction_files", "results", "transfer_files"}, set()),
+    "executors.shipping": ({"prediction_files", "record_files", "results", "transfer_files"}, set()),
     "executors.slots": ({"plan", "specs"}, set()),
     "executors.ray": ({"budget", "execution", "executors", "specs"}, {"ray"}),
     "executors.ray_pool": (

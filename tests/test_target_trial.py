@@ -1,6 +1,7 @@
 """A trial on a continuous target: trained through a head, asked on other records, and scored from what it said."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ecgscale.concentrations.head_counts import n_classes, n_outputs
 from ecgscale.data.populations import populations
 from ecgscale.errors import DataError, SpecError
 from ecgscale.execution import Execution
+from ecgscale.executors import shipping
 from ecgscale.plan import Plan, plan
 from ecgscale.results import Status, read
 from ecgscale.specs import load_grid
@@ -170,6 +172,21 @@ def test_a_study_scores_networks_ensembles_and_classical_regression_alike(heads)
     assert mae.loc["ridge-waves", CLASSICAL]["value"] > 0
     assert {"aleatoric", "epistemic", "laplace", "oracle"} <= set(study.curves["uncertainty"])
     assert set(study.scores["part"]) == {"test", "later", "all"}
+
+
+def test_predictions_travel_from_a_node_before_what_says_that_they_are_there(heads, tmp_path):
+    made, results = heads
+    node = tmp_path / "node"
+    shutil.copytree(results, node)
+    home = tmp_path / "home"
+    trial_id = next(s.trial_id for s in made.specs if s.seed == 1)
+    assert shipping.put(home, dict(shipping.taken(node, trial_id)))
+    names = [name for name, _ in shipping.published(home, trial_id)]
+    folders = [name.split("/")[0] for name in names]
+    assert folders.index("predictions") < folders.index("transfer")
+    assert len(list((home / "predictions").glob("*.parquet"))) == 2  # A and B
+    assert len(list((home / "predictions" / "classical").glob("*.parquet"))) == 12
+    assert list((node / "predictions" / "classical").glob("*.parquet"))  # other trials share them
 
 
 def test_one_size_gives_no_law_and_says_so(heads):

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from ecgscale.hangs import HANGS
 from ecgscale.leases import Leases
+from ecgscale.prediction_files import PREDICTIONS
 from ecgscale.results import ENCODERS
 from ecgscale.transfer_files import TRANSFER
 
 FOLDERS = ("checkpoints", HANGS, "baselines")
 """Files whose name begins with a trial's id are that trial's alone."""
 
-PUBLISHED = ("rows", TRANSFER, ENCODERS, "features")
+PUBLISHED = ("rows", TRANSFER, ENCODERS, PREDICTIONS, "features")
 """Of these, only what was not finished."""
 
 

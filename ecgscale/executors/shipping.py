@@ -5,15 +5,18 @@ An encoder travels as well as rows and scores, so that what is read off it later
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
+from ecgscale.prediction_files import CLASSICAL, PREDICTIONS
+from ecgscale.record_files import put_in_place
 from ecgscale.results import ENCODERS
 from ecgscale.transfer_files import TRANSFER
 
-FOLDERS = (ENCODERS, "rows", TRANSFER)
+FOLDERS = (ENCODERS, "rows", PREDICTIONS, TRANSFER)
 """In the order in which a trial publishes."""
 
 
@@ -25,7 +28,9 @@ def published(results: Path, trial_id: str) -> Iterator[tuple[str, bytes]]:
 
 
 def taken(results: Path, trial_id: str) -> Iterator[tuple[str, bytes]]:
-    """The same; what was yielded is removed."""
+    """The same, and what was yielded is removed; before it what trials share, which stays for the next."""
+    for path in sorted((results / PREDICTIONS / CLASSICAL).glob("*.parquet")):
+        yield str(path.relative_to(results)), path.read_bytes()
     for name, content in published(results, trial_id):
         yield name, content
         (results / name).unlink(missing_ok=True)
@@ -41,16 +46,13 @@ def put(results: Path, files: Mapping[str, bytes], may_publish: Callable[[], boo
         path = results / name
         if path.exists() and path.read_bytes() == content:  # it came from here
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{uuid.uuid4().hex[:12]}.tmp")
-        try:
-            unfinished.write_bytes(content)
-            if not may_publish():
-                return False
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        if not put_in_place(path, partial(_write, content), may_publish):
+            return False
     return True
+
+
+def _write(content: bytes, sink: BinaryIO) -> None:
+    sink.write(content)
 
 
 def _files(results: Path, trial_id: str) -> list[Path]:
