@@ -78,7 +78,7 @@ WRONG = [
     ("tasks:", "l2: []\n  tasks:", r":27: probe\.l2: .*at least one value"),
     ("tasks:", "l2: [0]\n  tasks:", r":27: probe\.l2\.0: .*greater than 0"),
     ("rung: [20K]", "rung: [20K]\n  n_labels: [0]", r"axes\.n_labels\.0: .*greater than 0"),
-    ("paradigm: [sl, ssl]", "paradigm: [clip]", r":14: axes\.paradigm\.0: .*'sl' or 'ssl'"),
+    ("paradigm: [sl, ssl]", "paradigm: [clip]", r":14: axes\.paradigm\.0: .*'sl', 'ssl' or 'target'"),
     ("family: [resnet, transformer]", "family: [mamba]", r":13: axes\.family\.0: .*'resnet' or 'transformer'"),
     ("validation: 0.15", "validation: 0", r"data\.split\.validation: .*greater than 0"),
     ("n_samples: 1024", "n_samples: 1000", r"multiple of the patch 16"),
