@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from ecgscale.errors import FitError
 from ecgscale.figures.scaling import draw_bands
 from ecgscale.figures.sheets import columns_for, grid, sheets, shown
-from ecgscale.figures.style import GREY, HUES, SMALL, label_ends, log_x, log_y, plain, short
+from ecgscale.figures.style import GREY, HUES, SMALL, label_ends, log_x, log_y, plain
 from ecgscale.fitted import Fitted
 from ecgscale.laws import LawFit
 from ecgscale.laws.arrays import FloatArray
 from ecgscale.laws.overtaking import Overtaking, overtaking
 from ecgscale.study import JOINT, Study, is_held
+from ecgscale.words import short
 
 PANELS_A_SHEET = 6
 N_CURVE = 160

@@ -15,9 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ecgscale.figures.sheets import head, sheets
-from ecgscale.figures.style import GREY, HUES, PAGE_WIDTH, SMALL, SYMBOLS, log_limits, mark_range, plain, short
+from ecgscale.figures.style import GREY, HUES, PAGE_WIDTH, SMALL, SYMBOLS, log_limits, mark_range, plain
 from ecgscale.laws import Efficiency, EqualLoss, Ratio, TransferEfficiency
 from ecgscale.study import IN_D, IN_N, Comparison, Study, is_held
+from ecgscale.words import short
 
 ROWS_A_SHEET = 36
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 from ecgscale.laws import LawFit, PairFit
 from ecgscale.study import is_held
+from ecgscale.words import short, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,15 +67,6 @@ def look(index: int) -> tuple[str, str]:
 # --- numbers and names ---------------------------------------------------------------------------------------------
 
 
-def short(value: float, digits: int = 3) -> str:
-    """20.1K; for ticks and keys."""
-    value = float(f"{value:.{digits}g}")  # first, for 999.9K is 1M
-    for suffix, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if size <= abs(value) < 1e15:
-            return f"{value / size:g}{suffix}"
-    return f"{value:g}".replace("e+", "e")
-
-
 def distinct(values: Iterable[float]) -> list[str]:
     """Levels in as few digits as tell them apart, two at least: 94.8M, 108M, 114M."""
     values = list(values)
@@ -105,14 +97,9 @@ def between(value: float | None, low: float | None, high: float | None) -> str:
         largest = max(abs(low), abs(high), abs(value))
         digits = min(max(math.ceil(math.log10(largest / (high - low))) + 2, 2), 5)
     if low is None and high is None:
-        return _signed(value, digits)
-    ends = ("open" if end is None else _signed(end, digits) for end in (low, high))
-    return f"{_signed(value, digits)} [{', '.join(ends)}]"
-
-
-def _signed(value: float, digits: int) -> str:
-    sign = "−" if value < 0 else ""
-    return sign + ("∞" if math.isinf(value) else short(abs(value), digits))
+        return signed(value, digits)
+    ends = ("open" if end is None else signed(end, digits) for end in (low, high))
+    return f"{signed(value, digits)} [{', '.join(ends)}]"
 
 
 def quoted(fit: LawFit | PairFit, name: str, symbol: str | None = None) -> str:

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from ecgscale.figures.fits import Fits, axis_label, group_name
 from ecgscale.figures.sheets import columns_for, grid, only_words, sheets, shown
-from ecgscale.figures.style import HUES, SMALL, log_limits, log_x, log_y, ramp, short
+from ecgscale.figures.style import HUES, SMALL, log_limits, log_x, log_y, ramp
 from ecgscale.fitted import Fitted
 from ecgscale.laws import Frontier
 from ecgscale.laws.arrays import FloatArray
+from ecgscale.words import short
 
 GROUPS_A_SHEET = 9
 N_CONTOURS = 8

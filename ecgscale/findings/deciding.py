@@ -14,6 +14,7 @@ from ecgscale.laws import Estimate, LawFit
 from ecgscale.laws.efficiency import UNBOUNDED
 from ecgscale.laws.estimate import PAIRS_METHOD
 from ecgscale.study import JOINT, Arm, Study, TransferTarget, is_held
+from ecgscale.words import signed
 
 RESNET, TRANSFORMER = "resnet", "transformer"
 SL, SSL = "sl", "ssl"
@@ -140,8 +141,8 @@ def summary(findings: Sequence[Finding]) -> str:
 
 def number(finding: Finding) -> str:
     """`1.84 [1.52, 2.21]`, a dash for what is open."""
-    low, high = ("–" if end is None else f"{end:.3g}" for end in (finding.low, finding.high))
-    return f"{finding.value:.3g} [{low}, {high}]" if finding.value is not None else f"[{low}, {high}]"
+    low, high = ("–" if end is None else signed(end) for end in (finding.low, finding.high))
+    return f"{signed(finding.value)} [{low}, {high}]" if finding.value is not None else f"[{low}, {high}]"
 
 
 def _counts(findings: Sequence[Finding]) -> str:

@@ -37,6 +37,7 @@ from ecgscale.laws.efficiency import EqualLoss
 from ecgscale.laws.information import Theta, variance
 from ecgscale.laws.inverse import size_at_loss
 from ecgscale.study import ID_TARGET, Study, TransferTarget
+from ecgscale.words import signed
 
 Side = tuple[str, str]
 """Family and paradigm."""
@@ -133,8 +134,9 @@ def _multiplier(study: Study, a: Side, b: Side, axis: str, target: TransferTarge
     return decided(
         asked,
         estimate,
-        f"at loss {m.loss:.4g} and {held} = {at_equal_loss.at or math.nan:.3g} {'-'.join(b)} needs {m.value:.3g} times "
-        f"the {WHAT[axis]} of {'-'.join(a)}; over the losses that both observed, {smallest:.3g} to {largest:.3g} times",
+        f"at loss {m.loss:.4g} and {held} = {signed(at_equal_loss.at or math.nan)} {'-'.join(b)} needs "
+        f"{signed(m.value)} times the {WHAT[axis]} of {'-'.join(a)}; over the losses that both observed, "
+        f"{signed(smallest)} to {signed(largest)} times",
         at_equal_loss.flags,
         reading(f"{exponent} of {'-'.join(a)} over that of {'-'.join(b)}", ratio.estimate),
         _multiplier_plan(one, other, at_equal_loss, reach(estimate, 1.0)),
@@ -155,7 +157,7 @@ def _apart(asked: Finding, a: LawFit, b: LawFit, compared: EqualLoss) -> Finding
                 asked,
                 Estimate(math.nan, low, high),
                 f"the two arms observed no common loss: the better one is ahead at its smallest size already, so the "
-                f"multiple is {'more' if sign > 0 else 'less'} than {bound:.3g}",
+                f"multiple is {'more' if sign > 0 else 'less'} than {signed(bound)}",
                 compared.flags,
             )
     return refused(
@@ -227,7 +229,7 @@ def _kappa_ratio(study: Study, family: str, target: TransferTarget) -> Finding:
     return decided(
         asked,
         estimate,
-        f"κ is {one.theta['kappa']:.3g} after SSL and {other.theta['kappa']:.3g} after SL",
+        f"κ is {signed(one.theta['kappa'])} after SSL and {signed(other.theta['kappa'])} after SL",
         (),
         beside,
         plan,

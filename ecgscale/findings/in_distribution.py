@@ -31,6 +31,7 @@ from ecgscale.fitted import Fitted
 from ecgscale.laws import data_limited, end_elasticity, term_ratio
 from ecgscale.laws.information import Theta
 from ecgscale.study import ID_TARGET, Study
+from ecgscale.words import signed
 
 
 def data_bottleneck(study: Study) -> Conclusion:
@@ -68,7 +69,8 @@ def _bottleneck_of(study: Study, family: str) -> Finding:
     return decided(
         asked,
         estimate,
-        f"at N = {largest_n:.3g} and D = {largest_d:.3g} the data term is {estimate.value:.3g} times the size term",
+        f"at N = {signed(largest_n)} and D = {signed(largest_d)} the data term is {signed(estimate.value)} times "
+        "the size term",
         law.fit.flags,
         reading("elasticity of the loss in D there", limit.elasticity_d),
         law_plan([law], [log_ratio], reach(estimate, 1.0)),

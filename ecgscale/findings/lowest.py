@@ -35,6 +35,7 @@ from ecgscale.laws.derived import by_name, rows_of
 from ecgscale.laws.information import Theta
 from ecgscale.laws.overtaking import HORIZON
 from ecgscale.study import Study, TransferTarget
+from ecgscale.words import signed
 
 _LOWEST = "lowest loss of the Transformers over that of the ResNets"
 _FROM_SIZE = "parameters from which on the Transformer's loss is lower"
@@ -153,7 +154,7 @@ def _overtaking_of(study: Study, target: TransferTarget) -> Finding:
 
 
 def _overtaken(found: Overtaking) -> tuple[Verdict, str]:
-    looked = f"up to N = {found.horizon:.3g}, {HORIZON:g} times the largest observed"
+    looked = f"up to N = {signed(found.horizon)}, {HORIZON:g} times the largest observed"
     if found.low is None or found.high is None:
         return Verdict.UNDECIDED, "there is no interval: too few trials to resample"
     if found.low == math.inf:
@@ -166,10 +167,9 @@ def _overtaken(found: Overtaking) -> tuple[Verdict, str]:
         says = "by the fitted laws the Transformer is ahead from the smallest size on"
     else:
         inside = found.size <= found.largest
-        where = (
-            "inside the observed range" if inside else f"outside the observed range, which ends at {found.largest:.3g}"
-        )
-        says = f"the fitted laws cross at N = {found.size:.3g}, {where}"
+        beyond = f"outside the observed range, which ends at {signed(found.largest)}"
+        where = "inside the observed range" if inside else beyond
+        says = f"the fitted laws cross at N = {signed(found.size)}, {where}"
     if found.low > 0 and found.high < math.inf:
         return Verdict.SUPPORTED, says
     assert found.never is not None
@@ -182,7 +182,7 @@ def _overtaking_plan(resnet: Fitted, transformer: Fitted, found: Overtaking) -> 
         if ahead.low is not None and ahead.high is not None and ahead.low <= 0 <= ahead.high:
             quantities = [_LogLossAt(law, size, found.at or math.nan) for law in (resnet, transformer)]
             plan = law_plan([resnet, transformer], quantities, reach(ahead, 0.0))
-            return replace(plan, achieves=f"decide who is ahead at N = {size:.3g}, if the estimate stays")
+            return replace(plan, achieves=f"decide who is ahead at N = {signed(size)}, if the estimate stays")
     return None
 
 

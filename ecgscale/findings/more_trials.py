@@ -15,6 +15,7 @@ import pandas as pd
 
 from ecgscale.ladder import RUNGS
 from ecgscale.laws.arrays import FloatArray
+from ecgscale.words import signed
 
 MOST_COST = 4.0
 """Times the FLOPs spent on these arms so far; what costs more is not proposed. Our assumption."""
@@ -82,8 +83,8 @@ def _words(name: str, steps: int, grown: Sequence[Design], cost: float) -> str:
     what = name.format(
         steps=steps,
         s="" if steps == 1 else "s",
-        n=" and ".join(f"{n:.3g}" for n in dict.fromkeys(_furthest(d.n, d.n_trials_run) for d in grown)),
-        d=" and ".join(f"{n:.3g}" for n in dict.fromkeys(_furthest(d.d, d.n_trials_run) for d in grown)),
+        n=" and ".join(signed(n) for n in dict.fromkeys(_furthest(d.n, d.n_trials_run) for d in grown)),
+        d=" and ".join(signed(n) for n in dict.fromkeys(_furthest(d.d, d.n_trials_run) for d in grown)),
     )
     return f"{what} ({trials} trials, {cost:.2g} training FLOPs, {hours:.2g} h on the devices used so far)"
 
