@@ -123,7 +123,7 @@ def _draws(
         if degrees_of_freedom(clusters, n_free) <= 0:
             return *refit(law, sample, np.empty((0, len(clusters))), point), WILD_METHOD
         predicted = law.jet(point.z[None], sample.x)[0][0]
-        shaken = Residuals(predicted, sample.log_loss - predicted, clusters)
+        shaken = Residuals(predicted, sample.log_loss - predicted, clusters, replicates=not observations.labelled)
         targets = wild_targets(shaken, n_free, int(bootstrap), seed)
         rows = np.repeat(observations.weights[None], len(targets), axis=0)
         return *refit(law, sample, rows, point, targets), WILD_METHOD

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from planted_sweep import planted_loss, sweep_grid
+from scipy.stats import binomtest
 
 from ecgscale.errors import FitError
 from ecgscale.laws import fit, fit_side_by_side, profile_floor
@@ -113,3 +114,26 @@ def test_objectives_agree_on_a_true_law_and_outliers_part_them(noisy):
     found = fit_side_by_side("chinchilla", n, d, spoiled, main=main)
     assert [f for f in found.main.flags if f.startswith("objectives_disagree")]
     assert set(found.others) == {"huber", "huber_1e-3", "lad", "lsq", "lsq_raw"}
+
+
+# --- a few configurations with two seeds each ----------------------------------------------------------------------
+
+
+def test_seeds_on_opposite_sides_of_the_law_leave_an_interval():
+    """Losses of a real grid: at every size one seed lies above the line and one below."""
+    n = np.repeat([19_628.0, 58_944.0, 203_600.0, 605_920.0], 2)
+    loss = np.array([0.035209, 0.048404, 0.032324, 0.028718, 0.025680, 0.030876, 0.021376, 0.023346])
+    low, high = fit("power", n, loss).interval["alpha"]
+    assert low < 0.1 < 0.2 < high
+
+
+@pytest.mark.parametrize("n_sizes", [3, 4, 5])
+def test_intervals_of_two_seeds_per_size_cover_the_planted_exponent(n_sizes):
+    """With every seed shaken by its own sign they covered 45, 72 and 84 % (400 studies each)."""
+    n = np.repeat(2e4 * np.logspace(0, n_sizes - 1, n_sizes, base=np.sqrt(10)), 2)
+    covered = []
+    for seed in range(120):
+        noise = np.random.default_rng(seed).normal(0, 0.1, len(n))
+        low, high = fit("power", n, 3 * n**-0.15 * np.exp(noise), bootstrap=200, seed=seed).interval["alpha"]
+        covered.append(low <= 0.15 <= high)
+    assert binomtest(sum(covered), len(covered), 0.95).pvalue > 0.001
