@@ -3,15 +3,20 @@
 import re
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import simulated_folder
+import target_folder
 
 from ecgscale.figures import Sheet
 from ecgscale.fitted import Method
-from ecgscale.report import excerpt
+from ecgscale.report import excerpt, target_page
+from ecgscale.report.target_page import planned_study
+from ecgscale.results import read
 from ecgscale.sweep_laws import sweep_study
+from ecgscale.target_study import target_study
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
 SCRIPTS = sorted(ANALYSIS.glob("*.py"))
@@ -24,6 +29,16 @@ def study(tmp_path_factory):
     return sweep_study(simulated_folder.make(tmp_path_factory.mktemp("analysis") / "simulated"), Method(bootstrap=30))
 
 
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory):
+    """Scored once for all scripts that are of targets."""
+    folder = target_folder.make(tmp_path_factory.mktemp("targets") / "planted", seeds=(0,))
+    with pytest.MonkeyPatch.context() as patch:
+        scored = partial(target_study, n_resamples=20)
+        patch.setattr(target_page, "target_study", scored)
+        return planned_study(folder, read(folder))[0]
+
+
 def only_named(chapters, folder):
     """Sheets of figures that aren't drawn: how they look is looked at in other tests."""
     for chapter in chapters:
@@ -33,8 +48,9 @@ def only_named(chapters, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_script_writes_the_figures_of_its_row(script, study, monkeypatch, capsys):
+def test_script_writes_the_figures_of_its_row(script, study, targets, monkeypatch, capsys):
     monkeypatch.setattr(excerpt, "studies", lambda folder, method: [study])
+    monkeypatch.setattr(excerpt, "target_studies", lambda folder: [targets])
     monkeypatch.setattr(excerpt, "write_sheets", only_named)
     monkeypatch.setattr(sys, "argv", [script.name, str(study.folder)])
     runpy.run_path(str(script), run_name="__main__")

@@ -164,10 +164,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         },
         set(),
     ),
+    "words": (set(), set()),
     "laws": ({"errors"}, {"numpy", "scipy"}),
     "fitted": ({"errors", "laws"}, {"pandas"}),
     "study": ({"errors", "fitted", "laws"}, {"pandas"}),
-    "findings": ({"errors", "fitted", "ladder", "laws", "study"}, {"numpy", "pandas"}),
+    "findings": ({"errors", "fitted", "ladder", "laws", "study", "words"}, {"numpy", "pandas"}),
     "planted": (
         {"conventions", "errors", "plan", "results", "spec_base", "specs", "yaml_text"},
         {"numpy", "pydantic"},
@@ -180,7 +181,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "figures": (
         {"concentrations", "data", "errors", "findings", "fitted", "laws", "prediction_files", "study"}
-        | {"target_findings", "target_study"},
+        | {"target_findings", "target_study", "words"},
         {"matplotlib", "numpy", "pandas"},
     ),
     "check_sheet": ({"conventions", "data", "errors", "figures"}, {"matplotlib", "numpy", "pandas"}),

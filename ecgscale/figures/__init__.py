@@ -17,7 +17,9 @@ from ecgscale.figures.book import (
 from ecgscale.figures.claims import is_ratio, limits_of
 from ecgscale.figures.crossing import races
 from ecgscale.figures.fits import quoted_exponent
-from ecgscale.figures.style import HUES, MARKERS, PAGE_WIDTH, STYLE, between, mark_values, short
+from ecgscale.figures.style import HUES, MARKERS, PAGE_WIDTH, STYLE, between, mark_values
+from ecgscale.figures.targets import target_chapters
+from ecgscale.words import short
 
 __all__ = [
     "HUES",
@@ -37,6 +39,7 @@ __all__ = [
     "races",
     "short",
     "slug",
+    "target_chapters",
     "write_figures",
     "write_sheets",
 ]

@@ -1,8 +1,9 @@
 """The files of a report, written beside each other and then put in place: `results/X/report/`.
 
-index.html              the page, self-contained
+index.html              the page, self-contained; of a sweep with trials on targets and others: targets.html beside it
 conclusions.json        what was concluded; laws.json, laws.csv: the laws
 runs.csv, transfer.csv  one row per trial, one per trial and task
+scores.csv              every score of every head, of trials on targets
 figures/NAME.pdf .png .csv
 *.tex                   the tables for LaTeX, when asked for
 """
@@ -11,21 +12,26 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ecgscale import results
-from ecgscale.figures import chapters, write_sheets
+from ecgscale.figures import Chapter, Sheet, chapters, target_chapters, write_sheets
 from ecgscale.findings import Conclusion, conclusions
 from ecgscale.fitted import Method
+from ecgscale.report.grid_map import PARADIGMS, TARGET, grid
 from ecgscale.report.laws import law_tables
 from ecgscale.report.page import page, render
-from ecgscale.report.tables import tex
+from ecgscale.report.tables import Table, tex
+from ecgscale.report.target_page import planned_study, target_page
+from ecgscale.report.target_tables import printed_tables
 from ecgscale.report.verdicts import verdict_table
-from ecgscale.study import Study
 from ecgscale.sweep_laws import DEFAULT, records_study
+from ecgscale.target_findings import target_conclusions
 
 FIGURES = "figures"
 
@@ -55,47 +61,116 @@ def write_report(folder: Path, *, with_tex: bool = False, method: Method = DEFAU
     return [_write(sweep_folder, method, with_tex) for sweep_folder in results.sweep_folders(folder)]
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One page of a report and what goes with it: of trials on targets, or of all others."""
+
+    page: str
+    conclusions: tuple[Conclusion, ...]
+    tables: Mapping[str, pd.DataFrame]
+    values: Mapping[str, Any]
+    chapters: Sequence[Chapter]
+    printed: Sequence[Table]
+    html: Callable[[Sequence[Sheet]], str]
+
+
 def _write(folder: Path, method: Method, with_tex: bool) -> Report:
     records = results.read(folder)  # once: laws, tables and provenance are of the same rows while others are added
-    study = records_study(folder.name, folder, records, method)
+    parts = _parts(folder, records, method)
     report = folder / "report"
     report.mkdir(exist_ok=True)
-    drawn_from = conclusions(study)
+    found = tuple(conclusion for part in parts for conclusion in part.conclusions)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as made:
-        files = list(_make(study, drawn_from, records, Path(made), with_tex))
+        files = list(_make(parts, found, records, Path(made), with_tex))
         written = [_put(Path(made), report, file) for file in files]
     _remove_others(report / FIGURES, written)
-    return Report(study.name, tuple(written), drawn_from)
+    return Report(folder.name, tuple(written), found)
+
+
+def _parts(folder: Path, records: Sequence[results.RunRecord], method: Method) -> list[_Part]:
+    """That of `index.html` last. Trials of which none completed are told of on the page of the others.
+
+    Raises:
+        EcgscaleError: no completed trial.
+    """
+    on_targets = [r for r in records if r.paradigm == TARGET]
+    others = [r for r in records if r.paradigm != TARGET]
+    if not _any_completed(on_targets):
+        return [_laws_part(folder, records, method, PARADIGMS, "")]
+    if not _any_completed(others):
+        return [_targets_part(folder, on_targets, "index.html", "")]
+    paradigms = [name for name in PARADIGMS if name != TARGET]
+    targets = _targets_part(folder, on_targets, "targets.html", "index.html")
+    return [targets, _laws_part(folder, others, method, paradigms, targets.page)]
+
+
+def _any_completed(records: Sequence[results.RunRecord]) -> bool:
+    return any(record.status == results.Status.COMPLETED for record in records)
+
+
+def _laws_part(
+    folder: Path, records: Sequence[results.RunRecord], method: Method, paradigms: Collection[str], other: str
+) -> _Part:
+    study = records_study(folder.name, folder, records, method)
+    found = conclusions(study)
+    the_grid = grid(folder, records, paradigms)
+    return _Part(
+        "index.html",
+        found,
+        {
+            "laws.csv": study.law_table(),
+            "task_laws.csv": study.task_table(),
+            "transfer.csv": results.transfer_table(records),
+        },
+        {"laws.json": study.to_dict()},
+        chapters(study, found),
+        (verdict_table(found), *law_tables(study, coefficients=True)),
+        lambda sheets: render(page(study, found, records, the_grid, sheets, other), "page.html"),
+    )
+
+
+def _targets_part(folder: Path, records: Sequence[results.RunRecord], name: str, other: str) -> _Part:
+    study, the_grid = planned_study(folder, records)
+    found = target_conclusions(study)
+    checks = replace(verdict_table(found), name="checks")
+    return _Part(
+        name,
+        found,
+        {"scores.csv": study.scores},
+        {},
+        tuple(target_chapters(study)),
+        (checks, *printed_tables(study)),
+        lambda sheets: render(target_page(study, found, records, the_grid, sheets, other), "targets.html"),
+    )
 
 
 def _make(
-    study: Study,
+    parts: Sequence[_Part],
     found: tuple[Conclusion, ...],
     records: Sequence[results.RunRecord],
     folder: Path,
     with_tex: bool,
 ) -> Iterator[Path]:
-    """Makes all files in `folder`, the page last; yields their paths within it."""
-    for name, table in (
-        ("laws.csv", study.law_table()),
-        ("task_laws.csv", study.task_table()),
-        ("runs.csv", results.table(records)),
-        ("transfer.csv", results.transfer_table(records)),
-    ):
+    """Makes all files in `folder`, the first page last; yields their paths within it."""
+    tables = {"runs.csv": results.table(records)}
+    values: dict[str, Any] = {"conclusions.json": [c.to_dict() for c in found]}
+    for part in parts:
+        tables |= part.tables
+        values |= part.values
+    for name, table in tables.items():
         table.to_csv(folder / name, index=False)
         yield Path(name)
-    for name, value in (("laws.json", study.to_dict()), ("conclusions.json", [c.to_dict() for c in found])):
+    for name, value in values.items():
         (folder / name).write_text(json.dumps(value, indent=1), encoding="utf-8")
         yield Path(name)
-    sheets = list(write_sheets(chapters(study, found), folder / FIGURES))
-    yield from dict.fromkeys(Path(FIGURES, name) for sheet in sheets for name in sheet.files)
-    whole = page(study, found, records, sheets)
-    if with_tex:
-        for printed in (verdict_table(found), *law_tables(study, coefficients=True)):
+    for part in parts:
+        sheets = list(write_sheets(part.chapters, folder / FIGURES))
+        yield from dict.fromkeys(Path(FIGURES, name) for sheet in sheets for name in sheet.files)
+        for printed in part.printed if with_tex else ():
             (folder / f"{printed.name}.tex").write_text(tex(printed), encoding="utf-8")
             yield Path(f"{printed.name}.tex")
-    (folder / "index.html").write_text(render(whole), encoding="utf-8")
-    yield Path("index.html")
+        (folder / part.page).write_text(part.html(sheets), encoding="utf-8")
+        yield Path(part.page)
 
 
 def _put(made: Path, report: Path, file: Path) -> Path:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 from ecgscale.errors import EcgscaleError
 from ecgscale.figures import short
 from ecgscale.ladder import RUNGS
 from ecgscale.plan import PlannedTrial, plan
 from ecgscale.results import RunRecord
-from ecgscale.specs import GridSpec, load_grid
+from ecgscale.specs import GridSpec, Paradigm, TrialSpec, load_grid
 from ecgscale.status import Progress, State, Trial, progress
 from ecgscale.sweep import SWEEP_FILE
+
+TARGET = "target"
+"""The paradigm of trials on a target."""
+
+PARADIGMS = get_args(Paradigm)
 
 WORDS = {State.DONE: "done", State.RUNNING: "running", State.FAILED: "failed", State.TO_DO: "missing"}
 
@@ -29,7 +35,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class ArmMap:
-    """Rows: data fractions, largest first; columns: rungs, smallest first; a cell: its seeds."""
+    """Rows: data fractions, largest first; columns: rungs, smallest first; a cell: its seeds.
+
+    Of a sweep over targets all heads of a family are one map. Rows: heads; columns: targets; a cell: all its trials.
+    """
 
     arm: str
     rungs: tuple[str, ...]
@@ -53,16 +62,23 @@ class Grid:
         return {WORDS[state]: found[state] for state in State if found[state] or state is State.DONE}
 
 
-def grid(folder: Path, records: Sequence[RunRecord]) -> Grid:
-    """The map of a results folder; what runs at this moment counts as missing."""
+def grid(folder: Path, records: Sequence[RunRecord], paradigms: Collection[str] = PARADIGMS) -> Grid:
+    """The map of a results folder; what runs at this moment counts as missing.
+
+    Args:
+        records: every attempt at trials of these paradigms.
+        paradigms: no other trial is on the map.
+    """
     spec, planned, note = None, None, ""
     try:
         spec = load_grid(folder / SWEEP_FILE)
-        planned = plan(spec).trials
+        planned = tuple(trial for trial in plan(spec).trials if trial.spec.paradigm in paradigms)
     except EcgscaleError as error:
         note = f"What was planned is not known, so that nothing counts as missing: {error}"
     state = progress(folder, records, planned, {})
-    return Grid(spec, note.replace(f"{folder}/", ""), state, tuple(_arm_maps(state.trials, planned or ())))
+    on_targets = set(paradigms) == {TARGET}
+    maps = _target_maps(state.trials, planned or (), spec) if on_targets else _arm_maps(state.trials, planned or ())
+    return Grid(spec, note.replace(f"{folder}/", ""), state, tuple(maps))
 
 
 def _arm_maps(trials: Sequence[Trial], planned: Sequence[PlannedTrial]) -> list[ArmMap]:
@@ -75,6 +91,43 @@ def _arm_maps(trials: Sequence[Trial], planned: Sequence[PlannedTrial]) -> list[
         k = n_labels[trial.label]
         arms.setdefault(f"{trial.arm} k={k}" if several and k else trial.arm, []).append(trial)
     return [_arm_map(arm, arms[arm], seeds) for arm in sorted(arms)]
+
+
+def in_order(names: Iterable[str], declared: Sequence[str]) -> list[str]:
+    """Each once; those of a sweep file in its order, then the others as they come."""
+    there = dict.fromkeys(names)
+    return [*(name for name in declared if name in there), *(name for name in there if name not in declared)]
+
+
+def _target_maps(trials: Sequence[Trial], planned: Sequence[PlannedTrial], sweep: GridSpec | None) -> list[ArmMap]:
+    axes = sweep.axes if sweep is not None else None
+    declared_targets = [target.name for target in axes.target] if axes is not None else []
+    declared_heads = [head.name for head in axes.head] if axes is not None else []
+    specs = {cell.spec.label: cell.spec for cell in planned}
+    for trial in trials:
+        if trial.label not in specs and isinstance(trial.record, RunRecord):
+            specs[trial.label] = TrialSpec.model_validate_json(trial.record.spec)
+    cells: dict[tuple[str, str, str], list[Trial]] = {}
+    for trial in trials:
+        spec = specs[trial.label]
+        assert spec.target is not None and spec.head is not None
+        cells.setdefault((spec.family, spec.head.name, spec.target.name), []).append(trial)
+    maps = []
+    for family in dict.fromkeys(family for family, _, _ in cells):
+        targets = in_order((t for f, _, t in cells if f == family), declared_targets)
+        heads = in_order((h for f, h, _ in cells if f == family), declared_heads)
+        marks = tuple(
+            tuple(
+                tuple(
+                    Mark(WORDS[trial.state], _title(trial, specs[trial.label].seed))
+                    for trial in sorted(cells.get((family, head, target), ()), key=lambda t: t.label)
+                )
+                for target in targets
+            )
+            for head in heads
+        )
+        maps.append(ArmMap(family, tuple(targets), tuple(heads), marks))
+    return maps
 
 
 def _recorded(trial: Trial, name: str) -> int:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import base64
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ecgscale.figures import Sheet, short
+from ecgscale.figures import Chapter, Sheet, short
 from ecgscale.findings import Conclusion, Verdict
 from ecgscale.planted import DEVICE as SIMULATED
 from ecgscale.report.captions import caption
-from ecgscale.report.grid_map import Grid, grid
+from ecgscale.report.grid_map import Grid
 from ecgscale.report.laws import failure_table, flag_words, law_tables, seed_table, trust_table
 from ecgscale.report.origin import origin
 from ecgscale.report.tables import Table
@@ -60,7 +61,10 @@ class Page:
     """Some rows were drawn from planted laws: nobody may take them for trainings."""
     question: str
     facts: tuple[tuple[str, str], ...]
+    other: str
+    """The page of the trials on targets of the same folder; empty if there is none."""
     cards: tuple[Card, ...]
+    words: Mapping[Verdict, str]
     grid: Grid
     pictures: tuple[Picture, ...]
     by_task: tuple[Picture, ...]
@@ -76,7 +80,12 @@ class Page:
 
 
 def page(
-    study: Study, conclusions: Sequence[Conclusion], records: Sequence[RunRecord], sheets: Sequence[Sheet]
+    study: Study,
+    conclusions: Sequence[Conclusion],
+    records: Sequence[RunRecord],
+    found: Grid,
+    sheets: Sequence[Sheet],
+    other: str = "",
 ) -> Page:
     """The page of one results folder.
 
@@ -84,21 +93,22 @@ def page(
         records: every attempt.
         sheets: of all figures, written already.
     """
-    assert study.folder is not None
-    found = grid(study.folder, records)
     folded = (*TRUST_KINDS, *COMPUTE_KINDS, *TASK_KINDS)
     tables = (failure_table(records), trust_table(study), seed_table(records))
+    words = partial(caption, study=study, conclusions=conclusions)
 
     def pictures(kinds: tuple[str, ...] | None) -> tuple[Picture, ...]:
         wanted = [s for s in sheets if (s.chapter.kind in kinds if kinds else s.chapter.kind not in folded)]
-        return tuple(_picture(sheet, study, conclusions) for sheet in wanted)
+        return tuple(picture(sheet, HEADINGS, words) for sheet in wanted)
 
     return Page(
         study,
         simulated=any(record.device == SIMULATED for record in records),
         question=found.planned.question if found.planned is not None else "",
         facts=tuple(_facts(found, records)),
+        other=other,
         cards=tuple(cards(conclusions)),
+        words={verdict: verdict.value for verdict in Verdict},
         grid=found,
         pictures=pictures(None),
         by_task=pictures(TASK_KINDS),
@@ -108,14 +118,23 @@ def page(
         trust=pictures(TRUST_KINDS),
         diagnostics=tuple(table for table in tables if table is not None and table.rows),
         origin=tuple(origin(records)),
-        made=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, ecgscale {version('ecgscale')}",
-        version=version("ecgscale"),
+        made=made(),
+        version=package_version(),
         seeds_known=tables[2] is not None,
     )
 
 
-def render(whole: Page) -> str:
-    """The page as HTML that needs nothing beside it."""
+def made() -> str:
+    """When, and by which version."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, ecgscale {package_version()}"
+
+
+def package_version() -> str:
+    return version("ecgscale")
+
+
+def render(whole: object, template: str) -> str:
+    """A page as HTML that needs nothing beside it."""
     environment = Environment(
         loader=PackageLoader("ecgscale.report"),
         autoescape=True,
@@ -124,15 +143,16 @@ def render(whole: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["interval"] = _interval
-    return environment.get_template("page.html").render(page=whole, Verdict=Verdict)
+    return environment.get_template(template).render(page=whole)
 
 
-def _picture(sheet: Sheet, study: Study, conclusions: Sequence[Conclusion]) -> Picture:
+def picture(sheet: Sheet, headings: Mapping[str, str], caption_of: Callable[[Chapter], str]) -> Picture:
+    """A sheet with its heading, by the kind of its chapter, and its caption."""
     chapter = sheet.chapter
     source = "data:image/svg+xml;base64," + base64.b64encode(sheet.svg.encode()).decode()
     first = sheet.name == chapter.name
-    heading = f"{HEADINGS[chapter.kind]}{', ' + chapter.target if chapter.target else ''}"
-    words = caption(chapter, study, conclusions) if first else "Continued."
+    heading = f"{headings[chapter.kind]}{', ' + chapter.target if chapter.target else ''}"
+    words = caption_of(chapter) if first else "Continued."
     width_rem = SCALE * sheet.width_inches * PIXELS_PER_INCH / PIXELS_PER_REM
     style = f"width: clamp({SMALLEST * width_rem:.4g}rem, 100%, {width_rem:.4g}rem)"
     return Picture(sheet.name, heading, words, source, style, tuple(f"figures/{file}" for file in sheet.files))
