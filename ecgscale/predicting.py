@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ecgscale.classical import predict_classically
+from ecgscale.classical import ALL, predict_classically
 from ecgscale.concentrations.corruptions import Corruption
 from ecgscale.concentrations.damage import corrupt
 from ecgscale.concentrations.laplace import LastLayerLaplace
@@ -32,9 +32,6 @@ from ecgscale.preemption import StopRequest
 from ecgscale.records import TargetScore
 from ecgscale.specs import TrialSpec
 from ecgscale.training import Pretraining
-
-ALL = "all"
-"""The part of another population: nobody of it was trained on."""
 
 Seen = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 """Outputs `(record, n_outputs)`, and what the last layer saw `(record, width)`."""
@@ -82,8 +79,9 @@ def predict(
     ask = partial(_asked, module, objective, store, inputs, population)
     posterior = _posterior(spec, module, objective, trained_on, train_rows, inputs)
     conditions = _conditions(spec, population, store, values)
-    clean = {part: rows for part, rows, damage in conditions if damage is None}
-    predict_classically(spec, population, train_rows, clean, open_population, results, stop)
+    if population == spec.train_on:
+        clean = {part: rows for part, rows, damage in conditions if damage is None}
+        predict_classically(spec, train_rows, clean, open_population, results, stop)
     tables, outputs, spreads = [], [], []
     for part, rows, damage in conditions:
         stop.check()

@@ -36,8 +36,9 @@ CLEAN = "clean"
 SCHEMA_VERSION = 1
 
 CLASSICAL = "classical"
-CLASSICAL_NAMES = tuple(f"{kind}-{which}" for kind in ("ridge", "forest", "boosting") for which in ("waves", "beat"))
-"""`ridge-waves`: ridge regression on what a physician measures; `beat`: on the median beat at fixed times."""
+CLASSICAL_NAMES = ("ridge-waves", "forest-waves", "boosting-waves", "ridge-beat", "boosting-beat")
+"""`ridge-waves`: ridge regression on what a physician measures; `beat`: on the median beat at fixed times, where a
+forest takes as long as a training and lies between the other two."""
 
 
 @dataclass(frozen=True)

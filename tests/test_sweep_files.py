@@ -22,7 +22,8 @@ def planned_file(name: str) -> Plan:
 
 
 def test_the_promised_sweeps_are_there():
-    assert {"grid_tiny", "grid_small", "grid_medium", "grid_paper", "ptbxl_small"} <= {path.stem for path in FILES}
+    grids = {"grid_tiny", "grid_small", "grid_cpu", "grid_medium", "grid_paper", "ptbxl_small"}
+    assert grids | {"electrolytes_small", "electrolytes_paper"} <= {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
@@ -31,7 +32,8 @@ def test_a_sweep_file_plans(path):
     grid, axes = made.grid, made.grid.axes
     assert grid.name == path.stem  # the results folder is found by the file's name
     assert grid.question.endswith("?")
-    n_arms = len(axes.family) * sum(len(axes.n_labels) if p == "sl" else 1 for p in axes.paradigm)
+    taught = {"sl": len(axes.n_labels), "ssl": 1, "target": len(axes.target) * len(axes.head) * len(axes.start)}
+    n_arms = len(axes.family) * sum(taught[paradigm] for paradigm in axes.paradigm)
     assert len(made.trials) == n_arms * len(axes.rung) * len(axes.data_fraction) * len(axes.seed)
     assert len({s.trial_id for s in made.specs}) == len({s.label for s in made.specs}) == len(made.trials)
     for family in axes.family:

@@ -185,7 +185,7 @@ def test_predictions_travel_from_a_node_before_what_says_that_they_are_there(hea
     folders = [name.split("/")[0] for name in names]
     assert folders.index("predictions") < folders.index("transfer")
     assert len(list((home / "predictions").glob("*.parquet"))) == 2  # A and B
-    assert len(list((home / "predictions" / "classical").glob("*.parquet"))) == 12
+    assert len(list((home / "predictions" / "classical").glob("*.parquet"))) == 10
     assert list((node / "predictions" / "classical").glob("*.parquet"))  # other trials share them
 
 
