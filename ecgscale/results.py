@@ -5,6 +5,7 @@ The store is the truth about a sweep; no scheduler's state is. A results folder 
     results/X/sweep.yaml            the sweep as it was last run
     results/X/rows/TRIAL-ATTEMPT.parquet
     results/X/transfer/…            what was read off the encoders; see `transfer_files`
+    results/X/predictions/…         what networks said of a target; see `prediction_files`
     results/X/encoders/TRIAL.ckpt   the weights that were scored; without them, another read-out trains again
     results/X/retries/TRIAL-ATTEMPT  that attempt failed, and somebody asked for another; empty
     results/X/leases/…              who runs which trial; see `leases`
