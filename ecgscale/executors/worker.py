@@ -70,7 +70,11 @@ def run(
     elif gate is not None:
         raise EcgscaleError("a budget or a deadline needs --executor ray or inprocess, or --processes 1")
     else:
-        _Crew(tuple(specs), execution, lost_before, report, stop, processes).work()
+        crew = _Crew(tuple(specs), execution, lost_before, report, stop, processes)
+        crew.work()
+        leases = Leases(execution.results)
+        for trial_id in crew.settled:  # of workers that were killed between what they published and their release
+            leases.clear(trial_id)
 
 
 def _work(
@@ -141,6 +145,7 @@ class _Crew:
     n: int
     members: dict[int, _Member] = field(default_factory=dict)
     reported: set[str] = field(default_factory=set)
+    settled: set[str] = field(default_factory=set)
     deaths: int = 0
 
     def work(self) -> None:
@@ -192,6 +197,8 @@ class _Crew:
         self.deaths = 0
         if end.trial_id not in self.reported:
             self.reported.add(end.trial_id)
+            if end.is_settled:
+                self.settled.add(end.trial_id)
             self.report(replace(end, shared=True))
 
     def _see_off(self, number: int) -> None:
