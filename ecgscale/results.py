@@ -12,10 +12,12 @@ The store is the truth about a sweep; no scheduler's state is. A results folder 
     results/X/quarantine/…          files that were found among these and are none, each with a note
     results/X/rows.cache            the rows once more, of large sweeps; see `row_cache`; safe to delete
     results/X/figures/ …            made from the rows, safe to delete
+    results/X/learning_rates/…      the small trials of `tune-lr`: a results folder of its own
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -194,8 +196,9 @@ def require_writable(folder: Path) -> None:
         trial.write_bytes(bytes(4096))
         trial.unlink()
         if not was_there:  # what comes next may still refuse the request
-            trial.parent.rmdir()
-            folder.rmdir()
+            with contextlib.suppress(OSError):  # another command has begun to write there
+                trial.parent.rmdir()
+                folder.rmdir()
     except OSError as error:
         raise EcgscaleError(
             f"{folder}: results can't be written there ({error.strerror}); choose another --out, or mend the folder"
