@@ -6,8 +6,10 @@ All trials on one target and the same training records share these; the first th
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -16,12 +18,13 @@ import pandas as pd
 
 from ecgscale import prediction_files
 from ecgscale.concentrations.baselines import KINDS, fit_baseline
-from ecgscale.concentrations.declared import HeadSpec, TargetSpec
+from ecgscale.concentrations.declared import HeadSpec
 from ecgscale.concentrations.features import FeatureSet, stored_features
-from ecgscale.concentrations.records import Rows, target_values, with_a_value
+from ecgscale.concentrations.records import AskedRecords, Rows
 from ecgscale.concentrations.target import TargetScale
 from ecgscale.data.splits import TRAIN, VALIDATION
 from ecgscale.data.store import PackedStore
+from ecgscale.errors import DataError
 from ecgscale.prediction_files import (
     CLASSICAL,
     CLASSICAL_NAMES,
@@ -34,43 +37,94 @@ from ecgscale.prediction_files import (
 from ecgscale.preemption import StopRequest
 from ecgscale.specs import TrialSpec
 
-ALL = "all"
-"""The part of another population: nobody of it was trained on."""
 
+@dataclass(frozen=True)
+class Regressions:
+    """The regressions on one target and the training records of a trial.
 
-def predict_classically(
-    spec: TrialSpec,
-    train_rows: Rows,
-    parts: Mapping[str, Rows],
-    open_population: Callable[[str], PackedStore],
-    folder: Path,
-    stop: StopRequest,
-) -> None:
-    """Writes what every regression says of the records of all populations, unless it is there or under way.
-
-    A population that lacks the target is left out: its own predictions say so.
-
-    Args:
+    Attributes:
         train_rows: of the training population, those that have a value.
-        parts: part → rows of the training population that have a value, validation among them.
-
-    Raises:
-        DataError: a population can't be opened, or its values are no numbers.
-        Preempted: `stop` asked for it.
+        open_population: name → its packed records.
+        folder: of the results.
     """
-    target = spec.target
-    assert target is not None
-    populations = [p for p in (spec.train_on, *spec.transfer_to) if target.column in open_population(p).index]
-    missing = [
-        name
-        for name in CLASSICAL_NAMES
-        if not all(classical_path(folder, spec, name, population).exists() for population in populations)
-    ]
-    if not missing:
-        return
-    with _alone(folder / PREDICTIONS / CLASSICAL / f".{target.name}.lock") as alone:
-        if alone:
-            _predict(spec, target, populations[1:], missing, train_rows, parts, open_population, folder, stop)
+
+    spec: TrialSpec
+    train_rows: Rows
+    open_population: Callable[[str], PackedStore]
+    folder: Path
+    stop: StopRequest
+
+    def predict(self) -> None:
+        """Writes what every regression says of the records of all populations, unless it is there or under way.
+
+        A population that has no such target, or can't be used, is left out: its own predictions say so.
+
+        Raises:
+            Preempted: `stop` asked for it.
+        """
+        assert self.spec.target is not None
+        if not self._missing((self.spec.train_on, *self.spec.transfer_to)):
+            return
+        missing = self._missing(self._asked)
+        if not missing or self.spec.train_on not in self._asked:
+            return
+        with _alone(self.folder / PREDICTIONS / CLASSICAL / f".{self.spec.target.name}.lock") as alone:
+            if alone:
+                self._fit(missing)
+
+    @cached_property
+    def _asked(self) -> dict[str, AskedRecords]:
+        """Population → its records, the training population first."""
+        asked = {}
+        for population in (self.spec.train_on, *self.spec.transfer_to):
+            with suppress(DataError):
+                asked[population] = AskedRecords.of(self.spec, population, self.open_population(population))
+        return asked
+
+    def _missing(self, populations: Iterable[str]) -> tuple[str, ...]:
+        """The regressions whose predictions of one of the populations are not there."""
+        return tuple(
+            name
+            for name in CLASSICAL_NAMES
+            if not all(classical_path(self.folder, self.spec, name, population).exists() for population in populations)
+        )
+
+    def _fit(self, names: Sequence[str]) -> None:
+        spec, here = self.spec, self._asked[self.spec.train_on]
+        assert spec.target is not None
+        known = here.values[self.train_rows]
+        truth = {TRAIN: known, VALIDATION: here.truth(VALIDATION)}
+        records = {
+            population: pd.concat(
+                [asked_records(asked.exams(part), part, CLEAN, asked.truth(part)) for part in asked.parts],
+                ignore_index=True,
+            )
+            for population, asked in self._asked.items()
+        }
+        for which in get_args(FeatureSet):
+            features = self._features(which)
+            for name in (name for name in names if name.endswith(f"-{which}")):
+                self.stop.check()
+                kind = next(kind for kind in KINDS if name.startswith(kind))
+                head = HeadSpec(name=name, kind="gaussian")
+                scale = TargetScale.fit(known, spec.target, head)
+                fitted = fit_baseline(kind, features, truth, scale, seed=0)
+                for population, asked in self._asked.items():
+                    outputs = np.concatenate([fitted.outputs[f"{population} {part}"] for part in asked.parts])
+                    said = outputs.astype(np.float32)
+                    predictions = Predictions(spec.target, head, scale, records[population], said, None)
+                    prediction_files.write(classical_path(self.folder, spec, name, population), predictions)
+
+    def _features(self, which: FeatureSet) -> dict[str, pd.DataFrame]:
+        """Training and validation, and every population's parts by both names, one row per record."""
+        self.stop.check()
+        measured = {population: stored_features(asked.store, which) for population, asked in self._asked.items()}
+        here = self.spec.train_on
+        tables = {TRAIN: measured[here].iloc[self.train_rows]}
+        tables[VALIDATION] = measured[here].iloc[self._asked[here].parts[VALIDATION]]
+        for population, asked in self._asked.items():
+            tables |= {f"{population} {part}": measured[population].iloc[rows] for part, rows in asked.parts.items()}
+        return {name: table.reset_index(drop=True) for name, table in tables.items()}
 
 
 @contextmanager
@@ -84,46 +138,3 @@ def _alone(lock: Path) -> Iterator[bool]:
             yield False
             return
         yield True
-
-
-def _predict(
-    spec: TrialSpec,
-    target: TargetSpec,
-    elsewhere: Sequence[str],
-    missing: Sequence[str],
-    train_rows: Rows,
-    parts: Mapping[str, Rows],
-    open_population: Callable[[str], PackedStore],
-    folder: Path,
-    stop: StopRequest,
-) -> None:
-    trained_on = open_population(spec.train_on)
-    values = target_values(trained_on.index, target, spec.train_on)
-    asked = {spec.train_on: (trained_on, values, dict(parts))}
-    for population in elsewhere:
-        store = open_population(population)
-        known = target_values(store.index, target, population)
-        asked[population] = store, known, {ALL: with_a_value(np.arange(len(store)), known)}
-    truth = {TRAIN: values[train_rows], VALIDATION: values[parts[VALIDATION]]}
-    for which in get_args(FeatureSet):
-        stop.check()
-        measured = {population: stored_features(store, which) for population, (store, _, _) in asked.items()}
-        features = {TRAIN: measured[spec.train_on].iloc[train_rows]}
-        features[VALIDATION] = measured[spec.train_on].iloc[parts[VALIDATION]]
-        for population, (_, _, of_it) in asked.items():
-            features |= {f"{population} {part}": measured[population].iloc[rows] for part, rows in of_it.items()}
-        features = {part: table.reset_index(drop=True) for part, table in features.items()}
-        for name in (name for name in missing if name.endswith(f"-{which}")):
-            stop.check()
-            kind = next(kind for kind in KINDS if name.startswith(kind))
-            head = HeadSpec(name=name, kind="gaussian")
-            scale = TargetScale.fit(values[train_rows], target, head)
-            fitted = fit_baseline(kind, features, truth, scale, seed=0)
-            for population, (store, known, of_it) in asked.items():
-                records = pd.concat(
-                    [asked_records(store.index.iloc[rows], part, CLEAN, known[rows]) for part, rows in of_it.items()],
-                    ignore_index=True,
-                )
-                outputs = np.concatenate([fitted.outputs[f"{population} {part}"] for part in of_it])
-                predictions = Predictions(target, head, scale, records, outputs.astype(np.float32), None)
-                prediction_files.write(classical_path(folder, spec, name, population), predictions)

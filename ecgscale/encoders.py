@@ -8,7 +8,6 @@ deleted; it costs time.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from ecgscale import tensor_file
 from ecgscale.checkpoint import shapes
 from ecgscale.errors import DataError
 from ecgscale.results import ENCODERS
+from ecgscale.spec_base import file_fingerprint
 from ecgscale.training import Pretraining
 
 ENCODER = "encoder."
@@ -86,9 +86,7 @@ def begin_with(module: Pretraining, path: Path, fingerprint: str | None) -> None
         DataError: the file is missing, damaged, another one, or of another network.
     """
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()[: len(fingerprint or "")]
-        if fingerprint is not None and found != fingerprint:
+        if fingerprint not in (None, file_fingerprint(path)):
             raise DataError(f"{path}: has changed since the plan was made; run the sweep again")
         weights = tensor_file.read(path)["weights"]
         own = {k.removeprefix(ENCODER): v for k, v in weights.items() if k.startswith(ENCODER)}

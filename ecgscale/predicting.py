@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ecgscale.classical import ALL, predict_classically
+from ecgscale.classical import Regressions
 from ecgscale.concentrations.corruptions import Corruption
 from ecgscale.concentrations.damage import corrupt
 from ecgscale.concentrations.laplace import LastLayerLaplace
-from ecgscale.concentrations.records import HeadInputs, Rows, target_values, with_a_value
-from ecgscale.data.splits import LATER, TEST, TRAIN, VALIDATION, fraction_rows, split_rows
+from ecgscale.concentrations.records import AskedRecords, HeadInputs, Rows, target_values, with_a_value
+from ecgscale.data.splits import TEST, TRAIN, fraction_rows, split_rows
 from ecgscale.data.store import PackedStore
 from ecgscale.data.stream import RecordSource
-from ecgscale.errors import DataError
 from ecgscale.objectives.target import OneTarget
 from ecgscale.prediction_files import CLEAN, Predictions, asked_records
 from ecgscale.preemption import StopRequest
@@ -50,55 +50,117 @@ def training_records(spec: TrialSpec, store: PackedStore) -> tuple[Rows, HeadInp
     return rows, HeadInputs.fit(store.index.iloc[rows], spec.target, spec.head, spec.train_on)
 
 
-def predict(
-    spec: TrialSpec,
-    population: str,
-    module: Pretraining,
-    open_population: Callable[[str], PackedStore],
-    results: Path,
-    stop: StopRequest,
-) -> Predictions:
-    """What the network says of every record of a population that it was not trained on.
+@dataclass(frozen=True)
+class Predictor:
+    """A network that was trained on a target, to be asked about one population after the other.
 
-    Beside it, once per results folder, what classical regressions say of them (`classical`).
-
-    Args:
+    Attributes:
         module: with the weights to ask.
         open_population: name → its packed records.
-
-    Raises:
-        DataError: a population lacks a column.
-        Preempted: `stop` asked for it.
+        folder: of the results.
     """
-    objective = module.objective
-    assert isinstance(objective, OneTarget) and spec.target is not None and spec.head is not None
-    trained_on = open_population(spec.train_on)
-    train_rows, inputs = training_records(spec, trained_on)
-    store = trained_on if population == spec.train_on else open_population(population)
-    values = target_values(store.index, spec.target, population)
-    ask = partial(_asked, module, objective, store, inputs, population)
-    posterior = _posterior(spec, module, objective, trained_on, train_rows, inputs)
-    conditions = _conditions(spec, population, store, values)
-    if population == spec.train_on:
-        clean = {part: rows for part, rows, damage in conditions if damage is None}
-        predict_classically(spec, train_rows, clean, open_population, results, stop)
-    tables, outputs, spreads = [], [], []
-    for part, rows, damage in conditions:
-        stop.check()
-        said, seen = ask(rows, damage)
+
+    spec: TrialSpec
+    module: Pretraining
+    open_population: Callable[[str], PackedStore]
+    folder: Path
+    stop: StopRequest
+
+    def predict(self, population: str) -> Predictions:
+        """What the network says of every record of a population that it was not trained on.
+
+        Beside it, once per results folder, what classical regressions say of them (`classical`).
+
+        Raises:
+            DataError: a population lacks a column.
+            Preempted: `stop` asked for it.
+        """
+        spec = self.spec
+        assert spec.target is not None and spec.head is not None
+        here = population == spec.train_on
+        store = self._trained_on if here else self.open_population(population)
+        asked = AskedRecords.of(spec, population, store)
+        _, inputs = self._training
+        posterior = self._posterior
+        self._regressions.predict()
+        conditions: list[tuple[str, Corruption | None]] = [(part, None) for part in asked.parts]
+        conditions += [(TEST, corruption) for corruption in spec.corruptions if here]
+        tables, outputs, spreads = [], [], []
+        for part, damage in conditions:
+            self.stop.check()
+            said, seen = self._ask(store, asked.parts[part], population, damage)
+            condition = CLEAN if damage is None else damage.name
+            tables.append(asked_records(asked.exams(part), part, condition, asked.truth(part)))
+            outputs.append(said)
+            if posterior is not None:
+                spreads.append(posterior.epistemic_sd(seen.astype(np.float64)).astype(np.float32))
+        return Predictions(
+            spec.target,
+            spec.head,
+            inputs.scale,
+            pd.concat(tables, ignore_index=True),
+            np.concatenate(outputs),
+            np.concatenate(spreads) if spreads else None,
+        )
+
+    # --- of the training population, once for all --------------------------------------------------------------------
+
+    @cached_property
+    def _trained_on(self) -> PackedStore:
+        return self.open_population(self.spec.train_on)
+
+    @cached_property
+    def _training(self) -> tuple[Rows, HeadInputs]:
+        return training_records(self.spec, self._trained_on)
+
+    @cached_property
+    def _regressions(self) -> Regressions:
+        train_rows, _ = self._training
+        return Regressions(self.spec, train_rows, self.open_population, self.folder, self.stop)
+
+    @cached_property
+    def _posterior(self) -> LastLayerLaplace | None:
+        """Of the last layer of a mean: for heads whose loss is quadratic in it."""
+        layer = self._objective.head.mean_layer()
+        if layer is None:
+            return None
+        (rows, inputs), store, population = self._training, self._trained_on, self.spec.train_on
+        outputs, seen = self._ask(store, rows, population)
+        truth = inputs.columns(store.index.iloc[rows], population)[:, 0].astype(np.float64)
+        spread = np.exp(outputs[:, 1].astype(np.float64) / 2) if outputs.shape[1] > 1 else np.ones(len(truth))
+        weights = torch.cat([layer.weight[0], layer.bias]).detach().double().cpu().numpy()
+        return LastLayerLaplace.fit([(seen.astype(np.float64), outputs[:, 0] - truth, spread)], weights)
+
+    # --- the network -------------------------------------------------------------------------------------------------
+
+    @property
+    def _objective(self) -> OneTarget:
+        assert isinstance(self.module.objective, OneTarget)
+        return self.module.objective
+
+    @torch.no_grad()
+    def _ask(self, store: PackedStore, rows: Rows, population: str, damage: Corruption | None = None) -> Seen:
         exams = store.index.iloc[rows]
-        tables.append(asked_records(exams, part, CLEAN if damage is None else damage.name, values[rows]))
-        outputs.append(said)
-        if posterior is not None:
-            spreads.append(posterior.epistemic_sd(seen.astype(np.float64)).astype(np.float32))
-    return Predictions(
-        spec.target,
-        spec.head,
-        inputs.scale,
-        pd.concat(tables, ignore_index=True),
-        np.concatenate(outputs),
-        np.concatenate(spreads) if spreads else None,
-    )
+        keys = torch.tensor(exams["exam_id"].to_numpy())
+        _, inputs = self._training
+        source = RecordSource(store, rows, inputs.columns(exams, population))
+        module, objective = self.module, self._objective
+        module.eval()
+        said: list[Tensor] = []
+        seen: list[Tensor] = []
+        n_done = 0
+        for batch in source.in_order():
+            damaged = None if damage is None else partial(_damaged, damage, keys[n_done : n_done + len(batch.digital)])
+            for part in module.parts(module.normalised(batch, scale=store.header.scale, damage=damaged)):
+                outputs, features = objective.outputs(module.encoder, part)
+                said.append(outputs.float().cpu())
+                seen.append(features.float().cpu())
+            n_done += len(batch.digital)
+        return torch.cat(said).numpy(), torch.cat(seen).numpy()
+
+
+def _damaged(damage: Corruption, keys: Tensor, signal: Tensor, recorded: Tensor) -> Tensor:
+    return corrupt(signal, recorded, damage, keys)
 
 
 def target_scores(predictions: Predictions, population: str) -> tuple[TargetScore, ...]:
@@ -125,73 +187,3 @@ def target_scores(predictions: Predictions, population: str) -> tuple[TargetScor
             )
         )
     return tuple(scores)
-
-
-def _conditions(
-    spec: TrialSpec, population: str, store: PackedStore, values: npt.NDArray[np.float64]
-) -> list[tuple[str, Rows, Corruption | None]]:
-    if population != spec.train_on:
-        rows = with_a_value(np.arange(len(store)), values)
-        if not len(rows):
-            raise DataError(f"population {population!r}: no record has a value of the target")
-        return [(ALL, rows, None)]
-    parts = split_rows(store.index, spec.split)
-    found: list[tuple[str, Rows, Corruption | None]] = []
-    for part in (VALIDATION, TEST, LATER):
-        if part in parts:
-            rows = with_a_value(parts[part], values)
-            if not len(rows):
-                raise DataError(f"population {population!r}: no {part} record has a value of the target")
-            found.append((part, rows, None))
-    test = with_a_value(parts[TEST], values)
-    return found + [(TEST, test, corruption) for corruption in spec.corruptions]
-
-
-@torch.no_grad()
-def _asked(
-    module: Pretraining,
-    objective: OneTarget,
-    store: PackedStore,
-    inputs: HeadInputs,
-    population: str,
-    rows: Rows,
-    damage: Corruption | None = None,
-) -> Seen:
-    exams = store.index.iloc[rows]
-    keys = torch.tensor(exams["exam_id"].to_numpy())
-    source = RecordSource(store, rows, inputs.columns(exams, population))
-    module.eval()
-    said: list[Tensor] = []
-    seen: list[Tensor] = []
-    n_done = 0
-    for batch in source.in_order():
-        damaged = None if damage is None else partial(_damaged, damage, keys[n_done : n_done + len(batch.digital)])
-        for part in module.parts(module.normalised(batch, scale=store.header.scale, damage=damaged)):
-            outputs, features = objective.outputs(module.encoder, part)
-            said.append(outputs.float().cpu())
-            seen.append(features.float().cpu())
-        n_done += len(batch.digital)
-    return torch.cat(said).numpy(), torch.cat(seen).numpy()
-
-
-def _damaged(damage: Corruption, keys: Tensor, signal: Tensor, recorded: Tensor) -> Tensor:
-    return corrupt(signal, recorded, damage, keys)
-
-
-def _posterior(
-    spec: TrialSpec,
-    module: Pretraining,
-    objective: OneTarget,
-    store: PackedStore,
-    rows: Rows,
-    inputs: HeadInputs,
-) -> LastLayerLaplace | None:
-    """Of the last layer of a mean: for heads whose loss is quadratic in it."""
-    layer = objective.head.mean_layer()
-    if layer is None:
-        return None
-    outputs, seen = _asked(module, objective, store, inputs, spec.train_on, rows)
-    truth = inputs.columns(store.index.iloc[rows], spec.train_on)[:, 0].astype(np.float64)
-    spread = np.exp(outputs[:, 1].astype(np.float64) / 2) if outputs.shape[1] > 1 else np.ones(len(truth))
-    weights = torch.cat([layer.weight[0], layer.bias]).detach().double().cpu().numpy()
-    return LastLayerLaplace.fit([(seen.astype(np.float64), outputs[:, 0] - truth, spread)], weights)

@@ -36,3 +36,10 @@ READY_MADE: dict[str, dict[str, Any]] = {
     "sodium": {"kind": "regression", "column": "sodium_mmol_l", "unit": "mmol/l"},
     "creatinine": {"kind": "regression", "column": "creatinine_umol_l", "unit": "µmol/l"},
 }
+
+
+def task(name: str) -> dict[str, Any]:
+    """Raises ValueError, which names what there is."""
+    if name not in READY_MADE:
+        raise ValueError(f"no ready-made task is called {name!r}; there are {', '.join(READY_MADE)}")
+    return READY_MADE[name] | {"name": name}

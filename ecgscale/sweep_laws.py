@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -21,10 +21,12 @@ import numpy as np
 import pandas as pd
 
 from ecgscale import results
+from ecgscale.data.splits import TEST
 from ecgscale.errors import EcgscaleError, FitError
 from ecgscale.fitted import Cost, Fitted, FittedPair, Method, fit_pair_points, fit_points
 from ecgscale.laws import LawFit, fit
 from ecgscale.laws.arrays import FloatArray
+from ecgscale.prediction_files import CLEAN
 from ecgscale.study import (
     ID_TARGET,
     IN_D,
@@ -53,6 +55,9 @@ MAE, CRPS, EXP_NLL = "MAE", "CRPS", "exp NLL"
 """Losses of a network that was trained on a target, in its unit."""
 
 DEFAULT = Method()
+
+Progress = Callable[[int, int], None]
+"""Called with how many of how many arms have been fitted."""
 
 
 def studies(folder: Path, method: Method = DEFAULT, joint: Sequence[str] = ("chinchilla",)) -> Iterator[Study]:
@@ -83,6 +88,7 @@ def records_study(
     attempts: Sequence[results.RunRecord],
     method: Method = DEFAULT,
     joint: Sequence[str] = ("chinchilla",),
+    progress: Progress = lambda _done, _of: None,
 ) -> Study:
     """The laws of the rows of one sweep, be they read from its folder or simulated.
 
@@ -102,7 +108,9 @@ def records_study(
     pairs: list[FittedPair] = []
     task_laws: list[Fitted] = []
     task_pairs: list[FittedPair] = []
-    for group in sorted(points["group"].unique()):
+    groups = sorted(points["group"].unique())
+    for n_done, group in enumerate(groups):
+        progress(n_done, len(groups))
         rows = points[points["group"] == group]
         if predicted := [column for column in rows if _is_of_predictions(column) and rows[column].notna().any()]:
             if len(rows[["n", "d"]].drop_duplicates()) > 1:
@@ -121,6 +129,7 @@ def records_study(
             if not task.seen:
                 floors = _first_draws(floors_of.get(ID_TARGET)), law.fit
                 task_pairs.append(_pair(group, rows, ID_TARGET, task.name, of_tasks, floors))
+    progress(len(groups), len(groups))
     return Study(
         name,
         folder,
@@ -189,13 +198,12 @@ def _prediction_losses(record: results.RunRecord) -> dict[str, float | None]:
     The negative log-likelihood of a concentration may be negative, and laws are fitted to logarithms: its exponential,
     the inverse of the geometric mean density, is a loss in the target's unit.
     """
-    train_on = json.loads(record.spec)["train_on"]
-    target = json.loads(record.spec)["target"]["name"]
+    spec = json.loads(record.spec)
     for score in record.predicted:
-        if (score.population, score.part, score.condition) == (train_on, "test", "clean"):
+        if (score.population, score.part, score.condition) == (spec["train_on"], TEST, CLEAN):
             perplexity = math.exp(score.nll) if score.nll is not None else None
             found = {MAE: score.mae, CRPS: score.crps, EXP_NLL: perplexity}
-            return {f"{target}: {name}": value for name, value in found.items()}
+            return {f"{spec['target']['name']}: {name}": value for name, value in found.items()}
     return {}
 
 

@@ -7,6 +7,7 @@ for all that is compared; how far seeds differ stands beside them.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ecgscale import prediction_files, results
 from ecgscale.concentrations.declared import HeadSpec, TargetSpec
 from ecgscale.concentrations.decoding import class_probabilities, crossing
 from ecgscale.concentrations.estimate import Estimate, quotient
+from ecgscale.concentrations.head_counts import n_classes
 from ecgscale.concentrations.measures import LEVELS
 from ecgscale.concentrations.predictive import Floats, Predictive, ensemble
 from ecgscale.concentrations.recalibration import Conformal, Isotonic, VarianceScaling
@@ -67,14 +69,7 @@ class Networks:
     @property
     def n_classes(self) -> int | None:
         """None for a head that predicts the number."""
-        head = self.head
-        if not head.predicts_classes:
-            return None
-        if head.classes is not None:
-            return head.classes
-        if isinstance(head.buckets, tuple):
-            return len(head.buckets) + 1
-        return len(self.target.cuts) + 1 if head.buckets == "cuts" else 2
+        return n_classes(self.head, self.target) if self.head.predicts_classes else None
 
     def predictions(self, population: str) -> tuple[Predictions, ...]:
         """Raises DataError, naming the file that can't be read."""
@@ -151,6 +146,7 @@ def target_study(
         progress(n_done, len(networks))
         tables.add(found, train_on)
     progress(len(networks), len(networks))
+    notes += tables.notes()
     return TargetStudy(folder.name, folder, train_on, networks, **tables.frames(), notes=tuple(notes))
 
 
@@ -164,20 +160,18 @@ def _largest(folder: Path, completed: Sequence[results.RunRecord]) -> tuple[tupl
     for _, rows in sorted(by_arm.items()):
         size = max((r.n_params, r.data_fraction) for r in rows)
         seeds = sorted((r for r in rows if (r.n_params, r.data_fraction) == size), key=lambda r: r.seed)
-        files: defaultdict[str, list[Path]] = defaultdict(list)
-        spec = TrialSpec.model_validate_json(seeds[0].spec)
-        assert spec.target is not None
+        first = seeds[0]
+        spec = _as_asked(first)
+        assert spec.target is not None and spec.head is not None
         classical |= {f"{spec.target.name}-{name}": (spec, name) for name in CLASSICAL_NAMES}
         train_on = spec.train_on
+        files: defaultdict[str, list[Path]] = defaultdict(list)
         for row in seeds:
-            for score in dict.fromkeys(s.population for s in row.predicted):
-                read_out = next(o.read_out_id for o in spec.read_outs if o.population == score)
-                files[score].append(prediction_files.prediction_path(folder, row.trial_id, score, read_out))
+            for population, read_out in _read_outs(row).items():
+                files[population].append(prediction_files.prediction_path(folder, row.trial_id, population, read_out))
         if not files:
-            notes.append(f"{seeds[0].arm}: trained, and not asked yet; run the sweep again")
+            notes.append(f"{first.arm}: trained, and not asked yet; run the sweep again")
             continue
-        assert spec.target is not None and spec.head is not None
-        first = seeds[0]
         found.append(
             Networks(
                 first.family,
@@ -198,11 +192,29 @@ def _largest(folder: Path, completed: Sequence[results.RunRecord]) -> tuple[tupl
     return tuple(found), train_on, notes
 
 
+def _read_outs(row: results.RunRecord) -> dict[str, str]:
+    """Population → identity of what its network was asked there last, which another seed may not have been yet."""
+    return {json.loads(spec)["population"]: key for key, spec in zip(row.read_outs, row.read_out_specs, strict=True)}
+
+
+def _as_asked(row: results.RunRecord) -> TrialSpec:
+    """The trial with the populations it was asked on last, and their records."""
+    spec = TrialSpec.model_validate_json(row.spec)
+    elsewhere = tuple(population for population in _read_outs(row) if population != spec.train_on)
+    asked = {"transfer_to": elsewhere, "data_fingerprint": json.loads(row.data_fingerprint)}
+    return spec.model_copy(update=asked)
+
+
 class _Tables:
-    """Collects rows of the tables of a study."""
+    """Collects rows of the tables of a study.
+
+    Attributes:
+        not_of_all: (population, part, condition) → the networks of which some seeds were not asked that.
+    """
 
     def __init__(self, n_resamples: int) -> None:
         self.n_resamples = n_resamples
+        self.not_of_all: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
         self.rows: dict[str, list[dict[str, Any]]] = {
             name: [] for name in ("scores", "curves", "coverage", "spreads", "points")
         }
@@ -210,13 +222,23 @@ class _Tables:
     def frames(self) -> dict[str, pd.DataFrame]:
         return {name: pd.DataFrame(rows) for name, rows in self.rows.items()}
 
+    def notes(self) -> Iterator[str]:
+        for (population, part, condition), names in self.not_of_all.items():
+            yield (
+                f"{population}, {part}, {condition}: left out of {', '.join(names)}, whose seeds were not asked the "
+                "same records; run the sweep again"
+            )
+
     def add(self, networks: Networks, train_on: str) -> None:
         for population in networks.files:
             members = networks.predictions(population)
-            for part, condition in members[0].conditions:
+            for part, condition in dict.fromkeys(c for member in members for c in member.conditions):
                 if part == VALIDATION:
                     continue
                 of_part = [member.of(part, condition) for member in members]
+                if not all(own.records.equals(of_part[0].records) for own in of_part):
+                    self.not_of_all[population, part, condition].append(networks.name)
+                    continue
                 where = {
                     "family": networks.family,
                     "target": networks.target.name,

@@ -34,7 +34,7 @@ input: {fs_hz: 100, n_samples: 1024, patch_samples: 16}
 axes:
   family: [resnet]
   paradigm: [target]
-  rung: [20K]
+  rung: [RUNGS]
   data_fraction: [1]
   target: [TARGETS]
   head: [HEADS]
@@ -64,17 +64,20 @@ def make(
     targets: tuple[str, ...] = ("potassium", "sodium"),
     heads: tuple[str, ...] = HEADS,
     seeds: tuple[int, ...] = (0, 1),
+    rungs: tuple[str, ...] = ("20K",),
+    exponent: float | None = None,
     n_records: Mapping[str, int] | None = None,
     n_failed: int = 0,
 ) -> Path:
     """Fills `folder`, which must not hold results; returns it.
 
     Args:
+        exponent: the MAE that rows report falls with this power of the parameters, exactly.
         n_records: by part of population A; that of B is called `all`. Without one the part does not exist.
         n_failed: so many trials fail, the cheapest first.
     """
     n_records = n_records or {"validation": 150, "test": 300, "later": 100, "all": 100}
-    asked = {"TARGETS": targets, "HEADS": heads, "SEEDS": seeds}
+    asked = {"TARGETS": targets, "HEADS": heads, "SEEDS": seeds, "RUNGS": rungs}
     sweep = SWEEP
     for name, values in asked.items():
         sweep = sweep.replace(name, ", ".join(map(str, values)))
@@ -84,6 +87,9 @@ def make(
     for number, trial in enumerate(trials):
         failed = {"status": "failed", "reason": "planted", "failure": "infrastructure"}
         found = failed if number >= len(trials) - n_failed else dict(_completed(trial.spec, folder, n_records))
+        if exponent is not None:
+            mae = {"mae": (trial.n_params / 20_000) ** -exponent}
+            found["predicted"] = tuple(score.model_copy(update=mae) for score in found["predicted"])
         results.append(folder, results.RunRecord.model_validate(_row(trial, number) | found))
     return folder
 
@@ -124,11 +130,12 @@ def _completed(spec: TrialSpec, folder: Path, n_records: Mapping[str, int]) -> I
             path = prediction_files.prediction_path(folder, spec.trial_id, read_out.population, read_out.read_out_id)
             prediction_files.write(path, said)
             predicted += target_scores(said, read_out.population)
-            read_outs.append(read_out.read_out_id)
+            read_outs.append(read_out)
     yield "status", "completed"
     yield "id_loss", 1.0
     yield "predicted", tuple(predicted)
-    yield "read_outs", tuple(read_outs)
+    yield "read_outs", tuple(read_out.read_out_id for read_out in read_outs)
+    yield "read_out_specs", tuple(read_out.model_dump_json() for read_out in read_outs)
 
 
 def _said(spec: TrialSpec, population: str, parts: Mapping[str, int]) -> Predictions:

@@ -1,14 +1,16 @@
 """What a report holds: verdicts, map, figures in three formats, tables for LaTeX; whole files, also of half a sweep."""
 
+import io
 import json
 import re
-from html import unescape
 
 import pandas as pd
 import pytest
 import simulated_folder
+from report_text import words
+from rich.console import Console
 
-from ecgscale import results
+from ecgscale import console, results
 from ecgscale.errors import EcgscaleError
 from ecgscale.findings import Verdict
 from ecgscale.fitted import Method
@@ -41,12 +43,6 @@ def folder(report):
 @pytest.fixture(scope="module")
 def page(folder):
     return (folder / "index.html").read_text(encoding="utf-8")
-
-
-def words(page):
-    """What is read of a page."""
-    body = re.sub(r"<(style|script).*?</\1>", "", page, flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
 def test_every_file_that_is_named_is_there_and_none_is_half_written(report, folder):
@@ -151,7 +147,9 @@ def test_second_report_takes_the_place_of_the_first(report, folder, monkeypatch)
     _draw_only(monkeypatch, "conclusions")
     mine = folder / "notes.txt"
     mine.write_text("mine")
-    (again,) = write_report(folder.parent, method=QUICK)
+    told = []
+    (again,) = write_report(folder.parent, method=QUICK, progress=lambda *step: told.append(step))
+    assert told == [*(("fitting arms", n, 4) for n in range(5)), *(("drawing figures", n, 1) for n in range(2))]
     assert mine.read_text() == "mine"
     assert {file.stem for file in (folder / "figures").iterdir()} == {"conclusions"}
     assert [c.verdict for c in again.conclusions] == [c.verdict for c in report.conclusions]
@@ -162,6 +160,16 @@ def test_laws_are_a_table_and_json_of_the_same_fits(folder):
     table = pd.read_csv(folder / "laws.csv")
     assert {fit["group"] for fit in laws["fits"]} == set(table["group"]) == set(simulated_folder.TRUTH["arms"])
     assert {"E", "alpha_low", "alpha_high", "flags", "refused"} <= set(table.columns)
+
+
+def test_a_terminal_is_told_what_is_under_way_and_nobody_else_is(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    for terminal, silent, told in ((True, False, True), (True, True, False), (False, False, False)):
+        shown = io.StringIO()
+        monkeypatch.setattr(console, "err", Console(file=shown, force_terminal=terminal, width=100))
+        with console.steps_progress(silent=silent) as show:
+            show("scoring heads", 3, 5)
+        assert bool(shown.getvalue()) == ("scoring heads" in shown.getvalue()) == ("3/5" in shown.getvalue()) == told
 
 
 # --- little to report on -------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import replace
 from functools import partial
-from html import unescape
 
 import chromium
 import matplotlib
@@ -14,6 +13,7 @@ import pytest
 import simulated_folder
 import target_folder
 from matplotlib.text import Text
+from report_text import words
 
 from ecgscale import results
 from ecgscale.concentrations.declared import HeadSpec
@@ -55,7 +55,7 @@ def study(planted):
 def report(planted, study):
     """All figures: the browser looks at them, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(target_page, "target_study", lambda folder, records: study)
+        patch.setattr(target_page, "target_study", lambda *_, **__: study)
         (made,) = write_report(planted, with_tex=True)
     return made
 
@@ -68,12 +68,6 @@ def folder(report):
 @pytest.fixture(scope="module")
 def page(folder):
     return (folder / "index.html").read_text(encoding="utf-8")
-
-
-def words(page):
-    """What is read of a page."""
-    body = re.sub(r"<(style|script).*?</\1>", "", page, flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
 def rows_of(page, caption):
@@ -246,6 +240,7 @@ def test_little_is_reported_and_the_rest_is_said_to_be_missing(tmp_path, monkeyp
     said = words(made.files[-1].read_text(encoding="utf-8"))
     for missing in ("One seed: no ensemble", "No Gaussian or quantile head", "No kind of head has two numbers"):
         assert missing in said
+    assert "No head has 3 sizes or 3 amounts of data" in said
     for missing in ("No head predicts the number", "No other population", "No patients were kept for a later test"):
         assert missing in said
     assert str(tmp_path) not in said
@@ -268,6 +263,31 @@ def test_sweep_of_several_paradigms_has_a_page_for_each(tmp_path, monkeypatch):
     assert "Can potassium be read" not in first
     assert {"parameter_efficiency", "potassium_readable"} <= {c.name for c in made.conclusions}
     assert len(pd.read_csv(folder / "report" / "runs.csv")) == n_simulated + 2
+
+
+def test_laws_of_the_errors_are_told_of_heads_of_three_sizes(tmp_path, monkeypatch):
+    quickly(monkeypatch)
+    draw_only(monkeypatch, "heads")
+    folder = target_folder.make(
+        tmp_path / "scaled",
+        targets=("potassium",),
+        heads=("mse", "gaussian"),
+        rungs=("20K", "60K", "200K"),
+        exponent=0.2,
+        n_records={"validation": 60, "test": 80},
+    )
+    (made,) = write_report(folder, method=QUICK, with_tex=True)
+    page = made.files[-1].read_text(encoding="utf-8")
+    rows = rows_of(page, "Laws of the loss, potassium: MAE.")
+    assert [(row[0], row[1]) for row in rows] == [
+        (f"resnet-potassium-{h}", "L(N), no floor") for h in ("gaussian", "mse")
+    ]
+    for row in rows:
+        assert float(row[2].split()[0]) == pytest.approx(0.2, abs=0.005)
+    assert {row[0] for row in rows_of(page, "Laws of the loss, potassium: exp NLL.")} == {"resnet-potassium-gaussian"}
+    assert {"head_laws.csv", "laws-potassium-MAE.tex", "lines-potassium-MAE.pdf"} <= {file.name for file in made.files}
+    assert "L(D)" not in words(page)
+    assert "3 sizes" not in words(page)
 
 
 def test_folder_of_failed_trials_is_refused(tmp_path):

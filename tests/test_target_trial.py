@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from report_text import words
 
 from ecgscale import encoders, prediction_files, tensor_file, trial
 from ecgscale.concentrations.head_counts import n_classes, n_outputs
@@ -15,6 +16,7 @@ from ecgscale.errors import DataError, SpecError
 from ecgscale.execution import Execution
 from ecgscale.executors import shipping
 from ecgscale.plan import Plan, plan
+from ecgscale.report import files, target_page, write_report
 from ecgscale.results import Status, read
 from ecgscale.specs import load_grid
 from ecgscale.sweep_laws import sweep_study
@@ -172,6 +174,41 @@ def test_a_study_scores_networks_ensembles_and_classical_regression_alike(heads)
     assert mae.loc["ridge-waves", CLASSICAL]["value"] > 0
     assert {"aleatoric", "epistemic", "laplace", "oracle"} <= set(study.curves["uncertainty"])
     assert set(study.scores["part"]) == {"test", "later", "all"}
+
+
+def test_a_seed_that_was_asked_something_else_since_is_reported_of_what_all_were_asked(
+    heads, data_dir, tmp_path, monkeypatch
+):
+    _, results = heads
+    folder = shutil.copytree(results, tmp_path / "heads")
+    asked_again = planned(tmp_path, data_dir, {"[noise-0.25mV]": "[dropped-50]"})
+    spec = next(s for s in asked_again.specs if (s.head.name, s.seed) == ("gaussian", 0))
+    run_trial(spec, Execution(data_dir, folder, "heads"))
+    study = target_study(folder, read(folder), n_resamples=20)
+    rows = study.table(population="A", part="test", who=NETWORKS, score="mae", recalibration="")
+    assert set(rows[rows["head"] == "gaussian"]["condition"]) == {"clean"}
+    assert set(rows[rows["head"] == "coral-age"]["condition"]) == {"clean", "noise-0.25mV"}
+    gaussian = next(n for n in study.networks if n.head.name == "gaussian")
+    assert [said.conditions[-1][1] for said in gaussian.predictions("A")] == ["dropped-50", "noise-0.25mV"]
+    for condition in ("noise-0.25mV", "dropped-50"):
+        (note,) = (note for note in study.notes if note.startswith(f"A, test, {condition}: left out of "))
+        assert "transformer-potassium-gaussian" in note
+    monkeypatch.setattr(target_page, "target_study", lambda *_, **__: study)
+    monkeypatch.setattr(files, "target_chapters", lambda study: [])
+    (report,) = write_report(folder)
+    assert "A, test, dropped-50: left out of " in words(report.files[-1].read_text(encoding="utf-8"))
+
+
+def test_a_population_that_is_added_later_is_asked_of_regressions_as_well(heads, data_dir, tmp_path):
+    made, results = heads
+    folder = shutil.copytree(results, tmp_path / "heads")
+    before = {path.name: path.read_bytes() for path in (folder / "predictions" / "classical").glob("*.parquet")}
+    (spec,) = (s for s in made.specs if (s.head.name, s.seed) == ("mse", 1))
+    for file in (*folder.glob("transfer/*-B-*"), *folder.glob("predictions/**/*-B-*")):
+        file.unlink()
+    run_trial(spec, Execution(data_dir, folder, "heads"))
+    now = {path.name: path.read_bytes() for path in (folder / "predictions" / "classical").glob("*.parquet")}
+    assert now == before
 
 
 def test_predictions_travel_from_a_node_before_what_says_that_they_are_there(heads, tmp_path):

@@ -129,6 +129,7 @@ def stored_features(store: PackedStore, which: FeatureSet = "waves", *, jobs: in
     try:
         found.to_parquet(unfinished)
         os.replace(unfinished, path)
+        return pd.read_parquet(path)  # laid out in memory as for all who come later: sums of a regression depend on it
     except OSError:  # a full or read-only disk costs the next one some time, not this one its features
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)

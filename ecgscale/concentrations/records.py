@@ -1,7 +1,8 @@
-"""The records of a population that have a value of the target, and what a head is given of each."""
+"""The records of a population that have a value of the target: which are asked for it, what a head is given of each."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,11 +14,16 @@ from ecgscale.concentrations.declared import HeadSpec, TargetSpec
 from ecgscale.concentrations.predictive import Floats
 from ecgscale.concentrations.target import AgeAndSexScale, TargetScale
 from ecgscale.concentrations.weights import training_weights
+from ecgscale.data.splits import LATER, TEST, VALIDATION, split_rows
+from ecgscale.data.store import PackedStore
 from ecgscale.data.tasks import task_target
 from ecgscale.errors import DataError
-from ecgscale.specs import TaskSpec
+from ecgscale.specs import TaskSpec, TrialSpec
 
 Rows = npt.NDArray[np.int64]
+
+ALL = "all"
+"""The part of another population: nobody of it was trained on."""
 
 
 def target_values(exams: pd.DataFrame, target: TargetSpec, population: str) -> Floats:
@@ -36,6 +42,43 @@ def with_a_value(rows: Rows, values: Floats) -> Rows:
         values: of all records of the store.
     """
     return rows[~np.isnan(values[rows])]
+
+
+@dataclass(frozen=True)
+class AskedRecords:
+    """The records of one population that were not trained on and have a value of the target.
+
+    Attributes:
+        values: `(record,)` of the whole store, in the unit; NaN where there is none.
+        parts: part → rows; of the training population validation, test and, if there is one, the later test.
+    """
+
+    population: str
+    store: PackedStore
+    values: Floats
+    parts: Mapping[str, Rows]
+
+    @classmethod
+    def of(cls, spec: TrialSpec, population: str, store: PackedStore) -> Self:
+        """Raises DataError: a part has no record with a value, or see `target_values`."""
+        assert spec.target is not None
+        values = target_values(store.index, spec.target, population)
+        parts = {ALL: np.arange(len(store))}
+        if population == spec.train_on:
+            split = split_rows(store.index, spec.split)
+            parts = {part: split[part] for part in (VALIDATION, TEST, LATER) if part in split}
+        known = {part: with_a_value(rows, values) for part, rows in parts.items()}
+        for part, rows in known.items():
+            if not len(rows):
+                which = "" if part == ALL else f"{part} "
+                raise DataError(f"population {population!r}: no {which}record has a value of the target")
+        return cls(population, store, values, known)
+
+    def exams(self, part: str) -> pd.DataFrame:
+        return self.store.index.iloc[self.parts[part]]
+
+    def truth(self, part: str) -> Floats:
+        return self.values[self.parts[part]]
 
 
 @dataclass(frozen=True)

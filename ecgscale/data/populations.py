@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ecgscale.concentrations.records import HeadInputs, target_values, with_a_value
+from ecgscale.concentrations.records import HeadInputs, Rows, target_values, with_a_value
 from ecgscale.data.code_format import open_code
 from ecgscale.data.packing import packed
 from ecgscale.data.splits import TRAIN, fraction_rows, split_rows
@@ -14,6 +13,7 @@ from ecgscale.data.store import PackedStore, Progress
 from ecgscale.data.tasks import task_target
 from ecgscale.errors import DataError
 from ecgscale.plan import Population
+from ecgscale.spec_base import file_fingerprint
 from ecgscale.specs import GridSpec
 
 StartProgress = Callable[[str, int], Progress]
@@ -32,23 +32,24 @@ def populations(
     for name in (grid.data.train_on, *grid.data.transfer_to):
         store = _opened(grid, data, name, skip_bad, start_progress)
         _check_columns(grid, name, store)
-        fractions = _checked_split(grid, name, store)
+        train_rows = _checked_split(grid, name, store)
         found[name] = Population(
             store.header.fingerprint,
             len(store),
-            fractions,
-            _checked_targets(grid, name, store, fractions),
+            {fraction: len(rows) for fraction, rows in train_rows.items()},
+            _checked_targets(grid, name, store, train_rows),
             _encoders(grid, data) if name == grid.data.train_on else {},
         )
     return found
 
 
-def _checked_split(grid: GridSpec, name: str, store: PackedStore) -> dict[float, int]:
-    """Data fraction → D of the population that is trained on; any other's split is only made to see that it can be."""
+def _checked_split(grid: GridSpec, name: str, store: PackedStore) -> dict[float, Rows]:
+    """Data fraction → training records of the population that is trained on; any other's split is only made to see
+    that it can be."""
     try:
         if name == grid.data.train_on:
             train = split_rows(store.index, grid.data.split)[TRAIN]
-            return {f: len(fraction_rows(store.index, train, f, grid.data.split)) for f in grid.axes.data_fraction}
+            return {f: fraction_rows(store.index, train, f, grid.data.split) for f in grid.axes.data_fraction}
         if grid.probe.tasks and grid.probe.fit_on == "target":
             split_rows(store.index, grid.data.split, elsewhere=True)
     except DataError as error:
@@ -57,15 +58,14 @@ def _checked_split(grid: GridSpec, name: str, store: PackedStore) -> dict[float,
 
 
 def _checked_targets(
-    grid: GridSpec, name: str, store: PackedStore, fractions: Iterable[float]
+    grid: GridSpec, name: str, store: PackedStore, train_rows: Mapping[float, Rows]
 ) -> dict[tuple[str, float], int]:
     """(target, data fraction) → D of the population that is trained on; any other has the columns."""
     found = {}
     for target in grid.axes.target:
         values = target_values(store.index, target, name)
-        for fraction in fractions:
-            train = split_rows(store.index, grid.data.split)[TRAIN]
-            rows = with_a_value(fraction_rows(store.index, train, fraction, grid.data.split), values)
+        for fraction, all_rows in train_rows.items():
+            rows = with_a_value(all_rows, values)
             for head in grid.axes.head:
                 try:
                     HeadInputs.fit(store.index.iloc[rows], target, head, name)
@@ -83,8 +83,7 @@ def _encoders(grid: GridSpec, data: Path) -> dict[str, str]:
             continue
         path = data / "encoders" / f"{start.encoder}.ckpt"
         try:
-            with path.open("rb") as file:
-                found[start.encoder] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+            found[start.encoder] = file_fingerprint(path)
         except OSError as error:
             raise DataError(
                 f"{path}: can't be read ({error.strerror}); "

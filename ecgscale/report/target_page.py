@@ -9,20 +9,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecgscale.figures import Sheet, short
+from ecgscale.figures import Chapter, Sheet, short
 from ecgscale.findings import Conclusion, Verdict
 from ecgscale.prediction_files import CLEAN
+from ecgscale.report.captions import caption
 from ecgscale.report.grid_map import TARGET, Grid, grid, in_order
-from ecgscale.report.laws import failure_table
+from ecgscale.report.laws import failure_table, flag_words, law_tables
 from ecgscale.report.origin import origin
 from ecgscale.report.page import Picture, made, package_version, picture
 from ecgscale.report.tables import Table
 from ecgscale.report.target_captions import target_caption
+from ecgscale.report.target_laws import LEVELS, LINES
 from ecgscale.report.target_tables import head_tables, recalibration_table, seed_spread_table, tested, tested_table
 from ecgscale.report.verdicts import Card, cards
 from ecgscale.results import RunRecord, Status, latest
+from ecgscale.study import Study
 from ecgscale.target_findings import by_classes, families, spread_head
-from ecgscale.target_study import ENSEMBLE, TargetStudy, target_study
+from ecgscale.target_study import ENSEMBLE, Progress, TargetStudy, target_study
 
 HEADINGS = {
     "heads": "How much of the constant's error each head takes away",
@@ -31,6 +34,7 @@ HEADINGS = {
     "sparsification": "Are the surer predictions the better ones",
     "calibration": "Is the stated uncertainty that of the errors",
     "elsewhere": "Damaged records, later patients, other populations",
+    LINES: "Laws in one variable",
 }
 
 SEEN = {Verdict.SUPPORTED: "seen", Verdict.CONTRADICTED: "not seen", Verdict.UNDECIDED: "undecided"}
@@ -51,6 +55,10 @@ class TargetPage:
     ensembles: tuple[Table, ...]
     pictures: tuple[Picture, ...]
     missing: tuple[str, ...]
+    law_pictures: tuple[Picture, ...]
+    laws: tuple[Table, ...]
+    """None of them where no head has enough sizes or amounts of data."""
+    flags: tuple[tuple[str, str], ...]
     grid: Grid
     diagnostics: tuple[Table, ...]
     origin: tuple[tuple[str, str], ...]
@@ -60,6 +68,7 @@ class TargetPage:
 
 def target_page(
     study: TargetStudy,
+    laws: Study | None,
     conclusions: Sequence[Conclusion],
     records: Sequence[RunRecord],
     found: Grid,
@@ -67,9 +76,15 @@ def target_page(
     other: str,
 ) -> TargetPage:
     """Args:
+    laws: of the errors; see `head_laws`.
     records: every attempt at a trial on a target.
     sheets: of all figures, written already.
     """
+
+    def law_caption(chapter: Chapter) -> str:
+        assert laws is not None
+        return caption(chapter, laws, ())
+
     tables = (tested_table(study), seed_spread_table(study), recalibration_table(study), failure_table(records))
     return TargetPage(
         study,
@@ -80,8 +95,11 @@ def target_page(
         words=SEEN,
         heads=tuple(head_tables(study)),
         ensembles=tuple(head_tables(study, ENSEMBLE)) if _has_ensembles(study) else (),
-        pictures=tuple(picture(sheet, HEADINGS, target_caption) for sheet in sheets),
-        missing=tuple(_missing(study)),
+        pictures=tuple(picture(sheet, HEADINGS, target_caption) for sheet in sheets if sheet.chapter.kind != LINES),
+        missing=tuple(_missing(study, laws)),
+        law_pictures=tuple(picture(sheet, HEADINGS, law_caption) for sheet in sheets if sheet.chapter.kind == LINES),
+        laws=tuple(law_tables(laws)) if laws is not None else (),
+        flags=tuple(flag_words(laws)) if laws is not None else (),
         grid=found,
         diagnostics=tuple(table for table in tables if table is not None),
         origin=tuple(origin(records)),
@@ -90,7 +108,9 @@ def target_page(
     )
 
 
-def planned_study(folder: Path, records: Sequence[RunRecord]) -> tuple[TargetStudy, Grid]:
+def planned_study(
+    folder: Path, records: Sequence[RunRecord], progress: Progress = lambda _done, _of: None
+) -> tuple[TargetStudy, Grid]:
     """What a results folder holds of trials on targets, as a study in the order of its sweep file, and as a grid.
 
     Args:
@@ -100,7 +120,7 @@ def planned_study(folder: Path, records: Sequence[RunRecord]) -> tuple[TargetStu
         EcgscaleError: no completed trial on a target, or predictions can't be read.
     """
     found = grid(folder, records, (TARGET,))
-    return _as_planned(target_study(folder, records), found), found
+    return _as_planned(target_study(folder, records, progress=progress), found), found
 
 
 def _as_planned(study: TargetStudy, found: Grid) -> TargetStudy:
@@ -159,7 +179,7 @@ def _span(values: Sequence[int]) -> str:
     return low if low == high else f"{low} – {high}"
 
 
-def _missing(study: TargetStudy) -> Iterator[str]:
+def _missing(study: TargetStudy, laws: Study | None) -> Iterator[str]:
     """What this sweep can't show, and what it would take."""
     names = [target.name for target in study.targets]
     several_seeds = _has_ensembles(study)
@@ -180,6 +200,8 @@ def _missing(study: TargetStudy) -> Iterator[str]:
         yield "No other population has these targets."
     if "later" not in set(study.scores["part"]):
         yield "No patients were kept for a later test (`split.later`)."
+    if laws is None:
+        yield f"No head has {LEVELS} sizes or {LEVELS} amounts of data: how its errors fall with them is not known."
     if set(study.scores["condition"]) == {CLEAN}:
         yield "No damaged records were predicted (`corruptions`)."
     sizes = {(n.family, n.rung, n.n_records) for n in study.networks}
