@@ -2,20 +2,17 @@
 
 After the PyTorch network of antonior92/ecg-age-prediction (Lima et al. 2021; Ribeiro et al. 2020). The published
 network ends in a flatten layer; pooling replaces it, so that N does not depend on the input's length.
+Inside, a signal has the layout of `convolution`.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ecgscale.ladder import N_LEADS, RESNET_KERNEL, RESNET_STRIDES, ResNetShape
+from ecgscale.models.convolution import Convolution
 from ecgscale.models.encoder import Encoded, Encoder
-
-
-def _convolution(c_in: int, c_out: int, stride: int = 1) -> nn.Conv1d:
-    # this padding makes the output exactly `time / stride` long
-    padding = (RESNET_KERNEL - stride + 1) // 2
-    return nn.Conv1d(c_in, c_out, RESNET_KERNEL, stride=stride, padding=padding, bias=False)
 
 
 class ResidualStage(nn.Module):
@@ -23,14 +20,14 @@ class ResidualStage(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = _convolution(c_in, c_out)
-        self.norm1 = nn.BatchNorm1d(c_out)
-        self.conv2 = _convolution(c_out, c_out, stride)
-        self.norm2 = nn.BatchNorm1d(c_out)
+        self.conv1 = Convolution(c_in, c_out, RESNET_KERNEL)
+        self.norm1 = nn.BatchNorm2d(c_out)
+        self.conv2 = Convolution(c_out, c_out, RESNET_KERNEL, stride)
+        self.norm2 = nn.BatchNorm2d(c_out)
         self.activation = nn.ReLU()
-        skip: list[nn.Module] = [nn.MaxPool1d(stride)] if stride > 1 else []
+        skip: list[nn.Module] = [nn.MaxPool2d((1, stride))] if stride > 1 else []
         if c_in != c_out:
-            skip.append(nn.Conv1d(c_in, c_out, 1, bias=False))
+            skip.append(Convolution(c_in, c_out, kernel=1))
         self.skip = nn.Sequential(*skip)
 
     def forward(self, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +43,7 @@ class ResNet(Encoder):
         super().__init__()
         self.width = shape.width
         c_in = shape.channels[0]
-        self.stem = nn.Sequential(_convolution(N_LEADS, c_in), nn.BatchNorm1d(c_in))
+        self.stem = nn.Sequential(Convolution(N_LEADS, c_in, RESNET_KERNEL), nn.BatchNorm2d(c_in))
         stages = []
         for c_out, stride in zip(shape.channels, RESNET_STRIDES, strict=True):
             stages.append(ResidualStage(c_in, c_out, stride))
@@ -57,9 +54,10 @@ class ResNet(Encoder):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, signal: Tensor) -> Encoded:
-        x = skip = self.stem(signal)
+        image = signal.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        x = skip = self.stem(image)
         outputs = []
         for stage in self.stages:
             x, skip = stage(x, skip)
-            outputs.append(x)
-        return Encoded(tuple(outputs), x.mean(dim=-1))
+            outputs.append(x.squeeze(2))
+        return Encoded(tuple(outputs), outputs[-1].mean(dim=-1))

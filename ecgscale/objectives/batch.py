@@ -80,23 +80,23 @@ def make_batch(
     digital, start, stop = crop(digital, start, stop, n_samples or digital.shape[-1], key=key, at_random=at_random)
     time = torch.arange(digital.shape[-1], device=digital.device)
     recorded = (time >= start[:, None]) & (time < stop[:, None])
-    inside = recorded[:, None, :]
+    inside = recorded[:, None, :].to(torch.float32)
     per_lead = torch.as_tensor(scale, dtype=torch.float32, device=digital.device).reshape(-1, 1)
-    signal = digital.to(torch.float32) * per_lead
+    signal = digital * per_lead * inside
     if damage is not None:
-        signal = damage(signal * inside, recorded)
+        signal = damage(signal, recorded)
     if augment is not None:
         signal = disturbed(signal, augment, key)
+    if damage is not None or augment is not None:
+        signal = signal * inside
     if normalise == "fixed":
         signal = signal / FIXED_SCALE
     else:
         n = inside.sum(dim=-1, keepdim=True).clamp(min=1)
-        signal = signal * inside
         mean = signal.sum(dim=-1, keepdim=True) / n
         deviation = (signal - mean) * inside
-        std = (deviation.square().sum(dim=-1, keepdim=True) / n).sqrt()
+        std = deviation.square().sum(dim=-1, keepdim=True).div(n).sqrt()
         signal = deviation / torch.where(std < FLAT_LEAD, torch.inf, std)
-    signal = signal * inside
     if augment is not None and augment.lead_dropout:
         kept = kept_leads(len(signal), signal.shape[1], augment, key)
         signal = signal * kept[..., None].to(signal.device)

@@ -89,7 +89,9 @@ class MaskedReconstruction(Objective):
         masked = drawn[batch.first : batch.first + len(signal)].to(signal.device)
         hidden = masked.repeat_interleave(self.patch_samples, dim=1)  # (B, time)
         predicted = self.decoder(encoder(signal.masked_fill(hidden[:, None, :], 0.0)))
-        scored = (hidden & batch.recorded)[:, None, :].expand_as(signal)
-        weight = to_patches(scored, self.patch_samples)  # (B, patch, lead · patch_samples)
+        n_records, n_leads, _ = signal.shape
+        scored = hidden & batch.recorded  # (B, time), the same for every lead
+        weight = scored.reshape(n_records, n_patches, 1, self.patch_samples).to(torch.float32)
         error = (predicted.float() - to_patches(signal, self.patch_samples)).square()
-        return Scored((error * weight).sum(), weight.sum())
+        by_lead = error.reshape(n_records, n_patches, n_leads, self.patch_samples)
+        return Scored((by_lead * weight).sum(), n_leads * scored.sum())
