@@ -10,7 +10,7 @@ activations and pooling are not counted (nor are they by torch's `FlopCounterMod
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ecgscale.conventions import LEADS
@@ -154,6 +154,13 @@ def counts(network: Shape, input_shape: InputShape) -> Counts:
     if isinstance(network, ResNetShape):
         return _resnet_counts(network, input_shape)
     return _transformer_counts(network, input_shape)
+
+
+def twice_as_wide(network: Shape) -> Shape:
+    """Of the same depth, and with as many heads."""
+    if isinstance(network, ResNetShape):
+        return ResNetShape(tuple(2 * channels for channels in network.channels))
+    return replace(network, width=2 * network.width)
 
 
 # --- heads and decoders, counted apart from N ----------------------------------------------------------------------

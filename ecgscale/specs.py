@@ -25,27 +25,18 @@ from pydantic import (
     model_validator,
 )
 
+from ecgscale import ready_made_tasks
 from ecgscale.concentrations import ready_made as targets_and_heads
 from ecgscale.concentrations.corruptions import Corruption, ready_made_corruption
 from ecgscale.concentrations.declared import HeadSpec, TargetSpec
 from ecgscale.conventions import CODE_FS_HZ, CODE_LABELS
 from ecgscale.errors import SpecError
 from ecgscale.ladder import RUNGS, Family, InputShape, Rung, shape
-from ecgscale.ready_made_tasks import READY_MADE
 from ecgscale.spec_base import DataFraction, Name, Spec, hashed, unique
 from ecgscale.yaml_text import YamlText
 
 Paradigm = Literal["sl", "ssl", "target"]
 """`target`: the encoder is trained on one continuous target, through one head."""
-
-
-def _ready_made(value: Any) -> Any:
-    """The name of a ready-made task stands for the task."""
-    if not isinstance(value, str):
-        return value
-    if value not in READY_MADE:
-        raise ValueError(f"no ready-made task is called {value!r}; there are {', '.join(READY_MADE)}")
-    return READY_MADE[value] | {"name": value}
 
 
 class InputSpec(Spec):
@@ -131,7 +122,7 @@ def _named(ready_made: Callable[[str], dict[str, Any]]) -> BeforeValidator:
     return BeforeValidator(lambda value: ready_made(value) if isinstance(value, str) else value)
 
 
-Task = Annotated[TaskSpec, BeforeValidator(_ready_made)]
+Task = Annotated[TaskSpec, _named(ready_made_tasks.task)]
 """In YAML a mapping, or the name of a ready-made task."""
 Target = Annotated[TargetSpec, _named(targets_and_heads.target)]
 Head = Annotated[HeadSpec, _named(targets_and_heads.head)]
@@ -224,13 +215,32 @@ class Budget(Spec):
 
 
 class LearningRateRule(Spec):
-    """peak rate = base · (width / reference_width) ^ exponent, so that one recipe serves every rung of a family."""
+    """peak rate = base · (width / reference_width) ^ exponent, so that one recipe serves every rung of a family.
+
+    With µP the peak rate is `base` at every width, and what changes with it is how weights are drawn and which of them
+    learn slower; see `maximal_update`.
+    """
 
     base: float = Field(gt=0)
     reference_width: int = Field(default=64, gt=0)
     exponent: float = -0.5
+    parametrisation: Literal["standard", "mup"] = "standard"
+
+    @model_validator(mode="after")
+    def _mup_has_no_exponent(self) -> LearningRateRule:
+        if self.parametrisation == "mup" and "exponent" in self.model_fields_set:
+            raise ValueError("parametrisation mup has one rate for all widths; leave out the exponent")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_says_nothing_is_left_out(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = fields(self)
+        dumped.pop("parametrisation" if self.parametrisation == "standard" else "exponent", None)
+        return dumped
 
     def peak(self, width: int) -> float:
+        if self.parametrisation == "mup":
+            return self.base
         return float(self.base * (width / self.reference_width) ** self.exponent)
 
 
@@ -491,6 +501,15 @@ class TrialSpec(Spec):
     """None for weights that the seed draws."""
     start_fingerprint: str | None = None
     """Of the file that the weights come from; None without one, and in a plan that was made without the data."""
+    mup_reference_width: int | None = None
+    """With µP: the width at which weights are drawn, and learn, as without it; else None."""
+
+    @model_serializer(mode="wrap")
+    def _trials_without_mup_keep_their_identity(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = fields(self)
+        if self.mup_reference_width is None:
+            dumped.pop("mup_reference_width", None)
+        return dumped
 
     @cached_property
     def trial_id(self) -> str:

@@ -6,7 +6,7 @@ PyYAML follows YAML 1.1, which reads `1e5` as text and lets the last of two equa
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import yaml
@@ -49,6 +49,7 @@ class YamlText:
 
     def __init__(self, text: str, name: str) -> None:
         self.name = name
+        self._text = text
         try:
             self._root = yaml.compose(text, Loader=_Loader)
             self.value = yaml.load(text, Loader=_Loader)
@@ -74,3 +75,39 @@ class YamlText:
             else:
                 return line
         return line
+
+    def with_values(self, values: Mapping[tuple[Any, ...], str]) -> str:
+        """The text with other scalars at some places; all else, comments too, stays as it is.
+
+        Args:
+            values: location of a key → its YAML. A key that is missing is put behind the last of its mapping.
+
+        Raises:
+            SpecError: the mapping is missing or empty, or one part of the text is the value at two places (an alias).
+        """
+        edits: dict[tuple[int, int], str] = {}
+        for (*parents, key), value in values.items():
+            mapping = self._at(tuple(parents))
+            if not isinstance(mapping, yaml.MappingNode) or not mapping.value:
+                raise SpecError(f"{self.name}: {'.'.join(map(str, parents))} is no mapping that could be changed")
+            old = next((v for k, v in mapping.value if k.value == key), None)
+            if old is not None:
+                place, new = (old.start_mark.index, old.end_mark.index), value
+            else:
+                last_key, last = mapping.value[-1]
+                between = ", " if mapping.flow_style else "\n" + " " * last_key.start_mark.column
+                place, new = (last.end_mark.index, last.end_mark.index), f"{between}{key}: {value}"
+            if edits.setdefault(place, new) != new:
+                where = ".".join(map(str, (*parents, key)))
+                raise SpecError(f"{self.name}: {where} is shared by an alias; write it out")
+        text = self._text
+        for (start, end), new in sorted(edits.items(), reverse=True):
+            text = text[:start] + new + text[end:]
+        return text
+
+    def _at(self, location: tuple[Any, ...]) -> Any:
+        node = self._root
+        for part in location:
+            items = node.value if isinstance(node, yaml.MappingNode) else ()
+            node = next((v for k, v in items if k.value == str(part)), None)
+        return node

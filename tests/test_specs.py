@@ -260,6 +260,16 @@ def test_the_rate_follows_the_width():
     assert rule.peak(128) == pytest.approx(4e-3)
 
 
+def test_the_rate_of_mup_is_the_same_at_every_width():
+    rule = LearningRateRule(base=8e-3, reference_width=32, parametrisation="mup")
+    assert rule.peak(32) == rule.peak(128) == 8e-3
+
+
+def test_mup_has_no_exponent(grid_from):
+    change = {"transformer: {base: 2e-3}": "transformer: {base: 2e-3, exponent: -1, parametrisation: mup}"}
+    assert "mup has one rate for all widths; leave out the exponent" in refusal(grid_from, change)
+
+
 # --- identity ------------------------------------------------------------------------------------------------------
 
 
@@ -364,6 +374,7 @@ def test_the_fingerprint_of_another_population_changes_what_is_read_out_there_al
     [
         ({"batch_size: 16": "batch_size: 16\n  mask_ratio: 0.75"}, {"resnet-ssl", "transformer-ssl"}),
         ({"base: 2e-3": "base: 1e-3"}, {"transformer-sl", "transformer-ssl"}),
+        ({"base: 3e-3": "base: 3e-3, parametrisation: mup"}, {"resnet-sl", "resnet-ssl"}),
     ],
 )
 def test_what_one_arm_alone_depends_on_retrains_that_arm_alone(grid_from, tiny_grid, changes, retrained):
@@ -389,6 +400,14 @@ def test_an_identity_is_12_hex_characters_and_survives_json(tiny_plan):
         again = TrialSpec.model_validate_json(spec.model_dump_json())
         assert again == spec
         assert again.trial_id == spec.trial_id
+
+
+def test_a_trial_says_nothing_of_mup_unless_it_has_it(tiny_plan):
+    spec = tiny_plan.specs[0]
+    assert "mup_reference_width" not in spec.model_dump_json()
+    mup = spec.model_copy(update={"mup_reference_width": 32})
+    again = TrialSpec.model_validate_json(mup.model_dump_json())
+    assert again == mup and again.trial_id == mup.trial_id != spec.trial_id
 
 
 def test_no_path_stands_in_a_trial(tiny_plan, data_dir):

@@ -88,3 +88,56 @@ def test_a_part_that_is_not_there_has_the_line_of_what_is_around_it():
 
 def test_an_empty_file_has_no_value():
     assert YamlText("", "a.yaml").value is None
+
+
+RULES = """\
+# why
+rules:
+  a: {base: 8e-3, exponent: -0.5}  # of a
+  b:
+    base: 1   # of b
+    width: 32
+
+last: true
+"""
+
+
+def test_values_change_and_everything_else_stays():
+    changed = YamlText(RULES, "a.yaml").with_values(
+        {
+            ("rules", "a", "base"): "2.5e-3",
+            ("rules", "a", "exponent"): "-1.25",
+            ("rules", "b", "base"): "0.5",
+            ("rules", "b", "exponent"): "-1",
+        }
+    )
+    assert (
+        changed
+        == """\
+# why
+rules:
+  a: {base: 2.5e-3, exponent: -1.25}  # of a
+  b:
+    base: 0.5   # of b
+    width: 32
+    exponent: -1
+
+last: true
+"""
+    )
+
+
+def test_a_key_that_is_missing_in_braces_is_put_behind_the_last():
+    changed = YamlText("a: {base: 1} # one\n", "a.yaml").with_values({("a", "exponent"): "-1"})
+    assert changed == "a: {base: 1, exponent: -1} # one\n"
+
+
+def test_a_value_that_two_places_share_is_not_changed_for_one_of_them():
+    text = YamlText("a: &rule {base: 1}\nb: *rule\n", "a.yaml")
+    with pytest.raises(SpecError, match=r"a.yaml: b.base is shared by an alias; write it out"):
+        text.with_values({("a", "base"): "2", ("b", "base"): "3"})
+
+
+def test_what_is_no_mapping_is_not_changed():
+    with pytest.raises(SpecError, match=r"a.yaml: rules.c is no mapping that could be changed"):
+        YamlText(RULES, "a.yaml").with_values({("rules", "c", "base"): "1"})

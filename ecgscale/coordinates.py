@@ -1,0 +1,138 @@
+"""The coordinate check of µP: how much the outputs of each layer change in a few steps, at one rate and many widths.
+
+After Yang et al. 2021 (arXiv 2203.03466, appendix D.1). Where a parametrisation is right, the changes are as large at
+every width; where it isn't, they grow or shrink with a power of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from ecgscale.data.splits import TRAIN
+from ecgscale.data.store import open_store, store_name
+from ecgscale.data.stream import RecordSource, TrainingStream
+from ecgscale.ladder import Family, ResNetShape, Shape, TransformerShape, shape
+from ecgscale.plan import Plan
+from ecgscale.pretraining import of_shape, sources_of
+from ecgscale.specs import TrialSpec
+
+WIDTHS: dict[Family, tuple[int, ...]] = {"resnet": (16, 32, 64, 128), "transformer": (32, 64, 128, 256)}
+"""A factor of eight, which a laptop trains in seconds. µP's reference is the second."""
+
+HEAD_WIDTH, N_LAYERS = 16, 2
+"""Of the transformers that are compared, at every width."""
+
+N_STEPS = 4
+"""A read-out that starts at zero teaches its encoder nothing in the first."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One arm in one parametrisation.
+
+    Attributes:
+        widths: of the networks that were trained.
+        changes: layer → root mean square of the change of its outputs, per width.
+    """
+
+    arm: str
+    parametrisation: str
+    widths: tuple[int, ...]
+    changes: Mapping[str, tuple[float, ...]]
+
+    def exponents(self) -> dict[str, float]:
+        """Layer → power of the width with which the change grows; 0 is stable."""
+        x = np.log(self.widths)
+        return {name: float(np.polyfit(x, np.log(found), 1)[0]) for name, found in self.changes.items()}
+
+
+def checks(plan: Plan, data: Path, threads: int) -> list[Check]:
+    """Every arm of a plan, in the standard parametrisation at one rate for all widths, and with µP."""
+    arms = {spec.arm: spec for spec in plan.specs}
+    torch.set_num_threads(threads)
+    found = []
+    with threadpool_limits(threads):
+        for arm in sorted(arms):
+            spec = arms[arm]
+            rule = plan.grid.train.learning_rate[spec.family]
+            widths = WIDTHS[spec.family]
+            store = open_store(data / spec.train_on / "packed" / store_name(spec.input))
+            source = sources_of(spec, store)[TRAIN]
+            for name, reference in (("standard", None), ("mup", widths[1])):
+                tried = spec.model_copy(
+                    update={"peak_lr": rule.peak(widths[1]), "mup_reference_width": reference, "start": None}
+                )
+                changes = output_changes(tried, source, store.header.scale, widths)
+                found.append(Check(arm, name, widths, changes))
+    return found
+
+
+def output_changes(
+    spec: TrialSpec, source: RecordSource, scale: tuple[float, ...], widths: Sequence[int]
+) -> dict[str, tuple[float, ...]]:
+    """Layer → how much its outputs change in a few steps, at each width.
+
+    Args:
+        spec: whose arm is trained, at its peak rate and with its reference width, if it has one.
+        source: records to train on; the outputs are compared on the first batch.
+    """
+    short = spec.model_copy(update={"n_steps": N_STEPS})
+    found = [_changes(of_width(short, width), short, source, scale) for width in widths]
+    return {name: tuple(one[name] for one in found) for name in found[0]}
+
+
+def of_width(spec: TrialSpec, width: int) -> Shape:
+    """A network of a width that need not be on the ladder, and of one depth."""
+    if spec.family == "transformer":
+        return TransformerShape(width, N_LAYERS, width // HEAD_WIDTH)
+    widest = shape("resnet", "200M", spec.input.shape)
+    assert isinstance(widest, ResNetShape)
+    return ResNetShape(tuple(2 * round(channels * width / widest.width / 2) for channels in widest.channels))
+
+
+def _changes(network: Shape, spec: TrialSpec, source: RecordSource, scale: tuple[float, ...]) -> dict[str, float]:
+    torch.manual_seed(spec.seed)
+    module = of_shape(network, spec, scale).train()
+    batches = list(TrainingStream(source, batch_size=spec.train.batch_size, n_steps=spec.n_steps, seed=spec.seed))
+    optimizer = module.configure_optimizers()["optimizer"]
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"]  # no warm-up, no decay
+    compared = module.normalised(batches[0])
+    with torch.no_grad(), _outputs(module) as before:
+        module.scored(compared)
+    for place, batch in enumerate(batches):
+        optimizer.zero_grad()
+        torch.autograd.backward(module.training_step(batch, place))
+        torch.nn.utils.clip_grad_norm_(module.parameters(), spec.train.clip_norm)
+        optimizer.step()
+    with torch.no_grad(), _outputs(module) as after:
+        module.scored(compared)
+    return {name: float((after[name] - before[name]).square().mean().sqrt()) for name in before}
+
+
+@contextmanager
+def _outputs(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Layer → what it puts out of the next batch."""
+    found: dict[str, Tensor] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_layer: nn.Module, _given: object, outputs: Tensor) -> None:
+            found[name] = outputs.detach()
+
+        return hook
+
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv1d)}
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+    try:
+        yield found
+    finally:
+        for one in hooks:
+            one.remove()
