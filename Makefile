@@ -15,7 +15,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_CONSTRAINT = constraints/python.txt
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: install data sweep plan fit report test lint format types check bench bench-data bench-laws bench-train bench-sweep faults clean
+.PHONY: install data sweep plan fit report test lint format types check bench bench-data bench-laws bench-train bench-gpu bench-sweep faults clean
 
 install: .venv/installed
 
@@ -68,6 +68,10 @@ bench-laws: install
 
 bench-train: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_train.py
+
+# on a machine with a GPU; without one it prints the same columns for small rungs on the CPU
+bench-gpu: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_gpu.py
 
 bench-sweep: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/bench_sweep.py

@@ -1,4 +1,5 @@
-"""Measures what a step, a start and an evaluation take here, for every arm and rung of a sweep that fits.
+"""Measures what a step, a start and an evaluation take here, for every arm and rung of a sweep that fits; and if asked
+to, where the time of a step goes.
 
 The same module, stream and `fit` as a trial's, for a few steps; nothing is kept of what was trained. Without a packed
 store the records are noise of the right shape, which computes as fast and reads nothing.
@@ -7,12 +8,10 @@ store the records are noise of the right shape, which computes as fast and reads
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import statistics
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,25 +26,43 @@ from ecgscale.errors import DataError
 from ecgscale.ladder import shape
 from ecgscale.models import build_encoder
 from ecgscale.objectives import objective_of
+from ecgscale.objectives.batch import Batch
 from ecgscale.plan import CPU_CORE, GPU, PlannedTrial, work
+from ecgscale.roofline import Ceiling, Profile, StepWork
 from ecgscale.specs import InputSpec, TrialSpec
-from ecgscale.training import Pretraining, fit
+from ecgscale.training import Pretraining, fit, quiet
 
 N_STEPS, N_WARM_UP = 20, 5
 N_EVALUATED = 256
 NOISE_RECORDS = 512
+
+CPU_MATRIX, GPU_MATRIX = 1024, 8192
+"""Rows and columns of the matrix product that is the ceiling: where larger ones are no faster. Our choice."""
+
+COPIED_BYTES = 2**27
+N_CEILING = 10
+"""Times that each is done; the fastest counts."""
 
 Report = Callable[[str, float | None, str], None]
 """Called for each cell: the arm and rung, seconds per step, and if there are none why not."""
 
 
 def calibrate(
-    trials: Iterable[PlannedTrial], data: Path, *, threads: int, limit_s: float, report: Report
+    trials: Iterable[PlannedTrial],
+    data: Path,
+    *,
+    threads: int,
+    limit_s: float,
+    report: Report,
+    profiles: list[Profile] | None = None,
+    compiling: bool = False,
 ) -> Calibration:
     """One measurement of every cell of a plan, the cheapest first.
 
     Args:
         limit_s: cells whose 20 steps are expected to take longer are left out.
+        profiles: takes the profile of every cell that is measured; None for no profiling.
+        compiling: also what compiling the encoder costs and saves: up to minutes per cell.
     """
     on_gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else CPU
@@ -53,16 +70,21 @@ def calibrate(
     for trial in trials:
         cells.setdefault(Cell.of(trial.spec, device, threads), trial)
     made = Calibration()
+    best: Ceiling | None = None
     torch.set_num_threads(threads)
     for trial in sorted(cells.values(), key=lambda t: t.seconds(GPU if on_gpu else CPU_CORE) / t.spec.n_steps):
-        name = f"{trial.spec.arm}-{trial.spec.rung}"
+        name = _name(trial)
         why_not = _does_not_fit(trial, made, on_gpu, limit_s)
         if why_not is not None:
             report(name, None, why_not)
             continue
         try:
             with threadpool_limits(threads):
-                found = probe(trial.spec, data, device=device, threads=threads)
+                probed = _Probed(trial, data, device)
+                found = probed.measurement(threads, compiling)
+                if profiles is not None:
+                    best = best or ceiling(on_gpu, trial.spec.train.precision)
+                    profiles.append(probed.profile(best))
         except torch.cuda.OutOfMemoryError:
             report(name, None, "out of memory")
             continue
@@ -92,33 +114,147 @@ def _does_not_fit(trial: PlannedTrial, made: Calibration, on_gpu: bool, limit_s:
     return None
 
 
-def probe(spec: TrialSpec, data: Path, *, device: str, threads: int) -> Measurement:
+class _Probed:
     """A start, 20 steps and an evaluation; the time per step is the median of those after the warm-up."""
-    started = time.perf_counter()
-    short = spec.model_copy(
-        update={"n_steps": N_STEPS, "train": spec.train.model_copy(update={"n_evaluations": 1})},
-    )
-    source, scale = _records(short, data)
-    network = shape(short.family, short.rung, short.input.shape)
-    module = Pretraining(build_encoder(network, short.input.shape), objective_of(short, network), short, scale)
-    stream = _TimedStream(source, batch_size=short.train.batch_size, n_steps=N_STEPS, seed=short.seed)
-    evaluated = _first(source, N_EVALUATED)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*|.*TF32.*")
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        fit(module, stream, evaluated, accelerator="cpu" if device == CPU else "gpu")
-    total_s = time.perf_counter() - started
-    step_s = statistics.median(np.diff(stream.asked_at)[N_WARM_UP:])
-    return measurement(
-        spec,
-        device=device,
-        threads=threads,
-        step_s=float(step_s),
-        n_steps=N_STEPS,
-        rest_s=max(total_s - N_STEPS * float(step_s), 0.0),
-        n_evaluated=len(evaluated),
-    )
+
+    def __init__(self, trial: PlannedTrial, data: Path, device: str) -> None:
+        self.trial = trial
+        self.device = device
+        started = time.perf_counter()
+        once = trial.spec.train.model_copy(update={"n_evaluations": 1})
+        spec = trial.spec.model_copy(update={"n_steps": N_STEPS, "train": once})
+        source, scale = _records(spec, data)
+        network = shape(spec.family, spec.rung, spec.input.shape)
+        self.module = Pretraining(build_encoder(network, spec.input.shape), objective_of(spec, network), spec, scale)
+        self.stream = _TimedStream(source, batch_size=spec.train.batch_size, n_steps=N_STEPS, seed=spec.seed)
+        evaluated = _first(source, N_EVALUATED)
+        with quiet():
+            fit(self.module, self.stream, evaluated, accelerator="cpu" if device == CPU else "gpu")
+        self.n_evaluated = len(evaluated)
+        self.step_s = float(statistics.median(np.diff(self.stream.asked_at)[N_WARM_UP:]))
+        self.rest_s = max(time.perf_counter() - started - N_STEPS * self.step_s, 0.0)
+        self.module.to("cpu" if device == CPU else "cuda")
+
+    def measurement(self, threads: int, compiling: bool) -> Measurement:
+        compile_s, saved_s = self._compiled() if compiling else (None, None)
+        return measurement(
+            self.trial.spec,
+            device=self.device,
+            threads=threads,
+            step_s=self.step_s,
+            n_steps=N_STEPS,
+            rest_s=self.rest_s,
+            n_evaluated=self.n_evaluated,
+            data_s=self._data_s(),
+            compile_s=compile_s,
+            saved_s=saved_s,
+        )
+
+    def _data_s(self) -> float:
+        batches = iter(self.stream)
+        return _median([self._normalised(batches)[1] for _ in range(N_STEPS)])
+
+    def _compiled(self) -> tuple[float, float]:
+        """Seconds that compiling costs, and what it saves forwards and backwards."""
+        module = self.module
+        module.train()
+        batch, _ = self._normalised(iter(self.stream))
+        as_it_is = _median([sum(self._passed(batch)) for _ in range(N_STEPS)])
+        module.compile_encoder()
+        started = _now()
+        compiled = _median([sum(self._passed(batch)) for _ in range(N_STEPS)])
+        cost_s = _now() - started - N_STEPS * compiled
+        module.compiled.clear()
+        module.zero_grad()
+        return max(cost_s, 0.0), as_it_is - compiled
+
+    def profile(self, ceiling: Ceiling) -> Profile:
+        """Of the same steps outside the loop, each part awaited by itself."""
+        module, spec = self.module, self.module.spec
+        optimizer = module.configure_optimizers()["optimizer"]
+        module.train()
+        batches = iter(self.stream)
+        parts: list[tuple[float, ...]] = []
+        for _ in range(N_STEPS):
+            whole, data_s = self._normalised(batches)
+            forward_s, backward_s = self._passed(whole)
+            started = _now()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), spec.train.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            optimiser_s = _now() - started
+            half_s = sum(self._passed(next(iter(whole.split(spec.train.batch_size // 2)))))
+            optimizer.zero_grad()
+            parts.append((data_s, forward_s, backward_s, optimiser_s, half_s))
+        data_s, forward_s, backward_s, optimiser_s, half_s = map(_median, zip(*parts, strict=True))
+        return Profile(
+            name=_name(self.trial),
+            n_params=self.trial.n_params,
+            batch_size=spec.train.batch_size,
+            work=StepWork.of(self.trial, CPU_CORE if self.device == CPU else GPU),
+            ceiling=ceiling,
+            step_s=self.step_s,
+            data_s=data_s,
+            forward_s=forward_s,
+            backward_s=backward_s,
+            optimiser_s=optimiser_s,
+            fixed_s=max(0.0, 2 * half_s - forward_s - backward_s),
+        )
+
+    def _normalised(self, batches: Iterator[DigitalBatch]) -> tuple[Batch, float]:
+        """The next batch, and what it took to read, move and normalise it."""
+        started = _now()
+        batch = self.module.normalised(next(batches), self.module.spec.train.augment)
+        return batch, _now() - started
+
+    def _passed(self, batch: Batch) -> tuple[float, float]:
+        """Seconds forwards and backwards."""
+        started = _now()
+        bf16 = self.device != CPU and self.module.spec.train.precision == "bf16_on_gpu"
+        with torch.autocast(self.module.device.type, torch.bfloat16, enabled=bf16):
+            scored = self.module.scored(batch)
+            loss = scored.loss_sum / scored.weight.clamp(min=1)
+        passed = _now()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return passed - started, _now() - passed
+
+
+def ceiling(on_gpu: bool, precision: str) -> Ceiling:
+    """The best this device does with the threads that are set."""
+    device = torch.device("cuda" if on_gpu else "cpu")
+    dtype = torch.bfloat16 if on_gpu and precision == "bf16_on_gpu" else torch.float32
+    size = GPU_MATRIX if on_gpu else CPU_MATRIX
+    matrix = torch.randn(size, size, device=device).to(dtype)
+    product = torch.empty_like(matrix)
+    copied = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=device)
+    copy = torch.empty_like(copied)
+    multiply_s = _fastest(lambda: torch.mm(matrix, matrix, out=product))
+    return Ceiling(2 * size**3 / multiply_s, 2 * COPIED_BYTES / _fastest(lambda: copy.copy_(copied)))
+
+
+def _fastest(do: Callable[[], object]) -> float:
+    taken = []
+    for _ in range(N_CEILING):
+        started = _now()
+        do()
+        taken.append(_now() - started)
+    return min(taken)
+
+
+def _now() -> float:
+    """Once everything before is through."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _median(seconds: Sequence[float]) -> float:
+    """After the warm-up."""
+    return statistics.median(seconds[N_WARM_UP:])
+
+
+def _name(trial: PlannedTrial) -> str:
+    return f"{trial.spec.arm}-{trial.spec.rung}"
 
 
 class _TimedStream(TrainingStream):
@@ -129,9 +265,7 @@ class _TimedStream(TrainingStream):
     def __iter__(self) -> Iterator[DigitalBatch]:
         self.asked_at = []
         for batch in super().__iter__():
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            self.asked_at.append(time.perf_counter())
+            self.asked_at.append(_now())
             yield batch
 
 

@@ -27,6 +27,14 @@ N_NEIGHBOURS = 3
 OTHER_PARADIGM, OTHER_THREADS = 0.5, 1.0
 """Distances between cells, as natural logarithms of the time per step; our assumption."""
 
+SIDE_BY_SIDE = {CPU_CORE.name: 4, GPU.name: 8}
+"""Trials of one stream in one process: three quarters, or seven eighths, of what any number could save, and still
+enough processes for all cores. Our choice."""
+
+LEAST_GAIN = 1.05
+MOST_BUSY = 0.5
+"""A GPU that computes for most of a step reads the next batch meanwhile. Our choice."""
+
 CPU = "cpu"
 
 
@@ -67,6 +75,11 @@ class Measurement:
     model_step_s: float
     model_rest_s: float
     """The device model's figures for the same work, so that ratios carry over to other cells."""
+    data_s: float | None = None
+    """Of `step_s`, what reads, moves and normalises the batch: trials of one stream need it once. Rows don't say."""
+    compile_s: float | None = None
+    saved_s: float | None = None
+    """What compiling the encoder costs once, and saves per step; less than zero where it is slower. Rows don't say."""
 
 
 @dataclass(frozen=True)
@@ -136,19 +149,47 @@ class Calibration:
         rest_ratio = statistics.median(m.rest_s / m.model_rest_s for m in near)
         return step_ratio * expected.step_s * expected.n_steps + rest_ratio * expected.rest_s, "scaled"
 
+    def compiled(self, trial: PlannedTrial, device: Device) -> bool:
+        """Whether compiling saves a trial of this length more than it costs; not where that was not measured."""
+        saved_s = [
+            m.saved_s * trial.spec.n_steps - m.compile_s
+            for m in self._of_cell(trial, device)
+            if m.compile_s is not None and m.saved_s is not None
+        ]
+        return bool(saved_s) and statistics.median(saved_s) > 0
+
+    def _of_cell(self, trial: PlannedTrial, device: Device) -> list[Measurement]:
+        name = CPU if device is CPU_CORE else self.gpu
+        if name is None:
+            return []
+        return self._by_device.get(name, {}).get(Cell.of(trial.spec, name, threads=1), [])
+
+    def side_by_side(self, trial: PlannedTrial, device: Device) -> int:
+        """How many such trials are to take turns on one stream; 1 where that was not measured, or would gain little."""
+        found = self._of_cell(trial, device)
+        data_s = [m.data_s for m in found if m.data_s is not None]
+        if not data_s or (device is GPU and trial.busy_share > MOST_BUSY):
+            return 1
+        n = SIDE_BY_SIDE[device.name]
+        step_s = _weighted_median([(m.step_s, m.n_steps) for m in found])
+        together_s = step_s - statistics.median(data_s) * (1 - 1 / n)
+        return n if step_s > LEAST_GAIN * together_s else 1
+
     def applied(self, plan: Plan) -> Plan:
         """The plan with these times, costliest first on the device that was measured."""
         if not self.measurements:
             return plan
-        memo: dict[Any, tuple[tuple[float, Origin], tuple[float, Origin]]] = {}
+        device = GPU if self.gpu is not None else CPU_CORE
+        memo: dict[Any, tuple[tuple[float, Origin], tuple[float, Origin], int, bool]] = {}
         trials = []
         for trial in plan.trials:
             key = (Cell.of(trial.spec, "", 1), trial.spec.n_steps, trial.n_evaluated)  # seeds cost the same
             if key not in memo:
-                memo[key] = (self.seconds(trial, CPU_CORE), self.seconds(trial, GPU))
-            (cpu_s, cpu_from), (gpu_s, gpu_from) = memo[key]
-            trials.append(replace(trial, cpu_s=cpu_s, cpu_from=cpu_from, gpu_s=gpu_s, gpu_from=gpu_from))
-        device = GPU if self.gpu is not None else CPU_CORE
+                how = (self.side_by_side(trial, device), self.compiled(trial, device))
+                memo[key] = (self.seconds(trial, CPU_CORE), self.seconds(trial, GPU), *how)
+            (cpu_s, cpu_from), (gpu_s, gpu_from), n, compiled = memo[key]
+            timed = replace(trial, cpu_s=cpu_s, cpu_from=cpu_from, gpu_s=gpu_s, gpu_from=gpu_from)
+            trials.append(replace(timed, side_by_side=n, compiled=compiled))
         trials.sort(key=lambda trial: (-trial.seconds(device), trial.spec.label))
         return replace(plan, trials=tuple(trials))
 
@@ -162,11 +203,16 @@ def measurement(
     n_steps: int,
     rest_s: float,
     n_evaluated: float,
+    data_s: float | None = None,
+    compile_s: float | None = None,
+    saved_s: float | None = None,
 ) -> Measurement:
     """A measurement, with the device model's figures for the same work beside it."""
     model: Work = work(CPU_CORE if device == CPU else GPU, spec, n_evaluated)
     cell = Cell.of(spec, device, threads)
-    return Measurement(cell, step_s, n_steps, rest_s, n_evaluated, model.step_s, model.rest_s)
+    return Measurement(
+        cell, step_s, n_steps, rest_s, n_evaluated, model.step_s, model.rest_s, data_s, compile_s, saved_s
+    )
 
 
 def _measured_by(record: RunRecord) -> Measurement | None:

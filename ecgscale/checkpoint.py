@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ecgscale import tensor_file
+from ecgscale.turns import clock
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +72,12 @@ class Checkpoint:
         self.may_write = may_write
         self.microbatch: int | None = None
         self.resumed: Progress | None = None
-        self._started = self._last = time.monotonic()
+        self._started, self._last = clock(), time.monotonic()
 
     @property
     def wall_s(self) -> float:
         """Seconds spent on the trial, those before it was continued included."""
-        return time.monotonic() - self._started + (self.resumed.wall_s if self.resumed else 0.0)
+        return clock() - self._started + (self.resumed.wall_s if self.resumed else 0.0)
 
     @property
     def n_resumes(self) -> int:
@@ -110,7 +111,7 @@ class Checkpoint:
             return None
         self.resumed = progress
         self.microbatch = self.microbatch or progress.microbatch
-        self._started = time.monotonic()  # what was before is in its wall_s
+        self._started = clock()  # what was before is in its wall_s
         return progress
 
     def write(
@@ -124,7 +125,7 @@ class Checkpoint:
     ) -> bool:
         """Replaces the checkpoint. False when it can't be written, with a warning, or may not: the former one stays."""
         fields = {"step": step, "module": dict(module), "optimizer": optimizer, "scheduler": scheduler}
-        fields |= {"evaluation": evaluation, "train_s": train_s, "random": _random_state()}
+        fields |= {"evaluation": evaluation, "train_s": train_s, "random": random_state()}
         fields |= {"wall_s": self.wall_s, "n_resumes": self.n_resumes, "microbatch": self.microbatch}
         try:
             return tensor_file.write(self.path, {"identity": self.identity, "progress": fields}, self.may_write)
@@ -143,6 +144,16 @@ def checkpoint_path(results: Path, trial_id: str) -> Path:
     return results / "checkpoints" / f"{trial_id}.ckpt"
 
 
+def random_state() -> dict[str, Any]:
+    """Where the global generators are."""
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, list(internal), gauss],
+    }
+
+
 def restore_random(state: Mapping[str, Any]) -> None:
     """Sets the global generators to where they were."""
     torch.set_rng_state(state["torch"])
@@ -150,15 +161,6 @@ def restore_random(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-
-
-def _random_state() -> dict[str, Any]:
-    version, internal, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": [version, list(internal), gauss],
-    }
 
 
 def shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

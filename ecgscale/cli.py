@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ecgscale.executors import Ended
     from ecgscale.executors.slots import Slots
     from ecgscale.plan import Order, Plan
-    from ecgscale.sweep import Backlog
+    from ecgscale.roofline import Profile
+    from ecgscale.sweep import Backlog, ExecutorName
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +35,8 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 export_app = typer.Typer(no_args_is_help=True, help="Scripts that run a sweep under another scheduler.")
 app.add_typer(export_app, name="export")
+
+Number = TypeVar("Number", int, float)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 SweepFile = Annotated[Path, typer.Argument(help="A sweep file, for example sweeps/grid_small.yaml.")]
@@ -52,6 +55,14 @@ HangSeconds = Annotated[
 StartingOrder = Annotated[
     Literal["longest-first", "cheap-first"],
     typer.Option("--order", help="longest-first: the shortest sweep. cheap-first: an early curve."),
+]
+Together = Annotated[
+    int | None,
+    typer.Option(
+        "--together",
+        min=1,
+        help="So many trials of one stream of records take turns in one process; by default as `calibrate` found.",
+    ),
 ]
 DataDir = Annotated[Path, typer.Option("--data", help="Data directory; each population is a folder in it.")]
 
@@ -117,16 +128,26 @@ def calibrate(
         Path | None, typer.Option("--out", help="The file to write; by default results/NAME/calibration.json.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads, as the sweep will have per trial.")] = 1,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the time of a step goes, and what bounds it.")
+    ] = False,
+    compiling: Annotated[
+        bool,
+        typer.Option("--compile", help="Measure torch.compile as well, which sweeps then use where it pays; minutes."),
+    ] = False,
     limit: Annotated[float, typer.Option(min=0, help="Leave out what needs more seconds for its 20 steps.")] = 60.0,
     as_json: Json = False,
 ) -> None:
     """Measure 20 training steps of every arm and rung that fits here, for `ecgscale plan`.
+
+    --profile counts FLOPs and bytes, and compares them with the fastest matrix product and copy of this device.
 
     Example: [bold]ecgscale calibrate sweeps/grid_small.yaml --data data/synthetic[/bold]
     """
     from ecgscale.calibrating import calibrate as measure
     from ecgscale.calibration import CALIBRATION_FILE
     from ecgscale.console import print_json
+    from ecgscale.console_plan import show_profiles
     from ecgscale.plan import plan as make_plan
     from ecgscale.specs import load_grid
 
@@ -140,12 +161,130 @@ def calibrate(
         if not as_json:
             print(f"  {cell:<24} {f'{step_s * 1e3:.3g} ms per step' if step_s is not None else why_not}")
 
-    measured = measure(make_plan(grid).trials, data, threads=threads, limit_s=limit, report=report)
+    profiles: list[Profile] | None = [] if profile else None
+    measured = measure(
+        make_plan(grid).trials,
+        data,
+        threads=threads,
+        limit_s=limit,
+        report=report,
+        profiles=profiles,
+        compiling=compiling,
+    )
     measured.save(file)
     if as_json:
-        print_json({"written": str(file), "n_measured": len(measured.measurements), "left_out": left_out})
+        found = {"written": str(file), "n_measured": len(measured.measurements), "left_out": left_out}
+        print_json(found | ({"profiles": [p.to_dict() for p in profiles]} if profiles is not None else {}))
     else:
+        if profiles:
+            show_profiles(profiles)
         print(f"written: {file}")
+
+
+@app.command("tune-lr")
+def tune_lr(
+    sweep_file: SweepFile,
+    data: DataDir,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Results folder; by default results/NAME/learning_rates.")
+    ] = None,
+    rungs: Annotated[str | None, typer.Option(help="With commas; by default the sweep's three smallest.")] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="Peak rates, with commas; by default five powers of two around the sweep's.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="With commas; by default the sweep's.")] = None,
+    fraction: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of the training records; by default the sweep's largest.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of every trial; by default by the sweep's budget.")] = None,
+    executor: Annotated[Literal["ray", "inprocess", "worker"], typer.Option(help="As of `ecgscale sweep`.")] = "ray",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads per trial.")] = 1,
+    write: Annotated[bool, typer.Option("--write", help="Put the new constants into the sweep file.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Train no trial: say whether every layer changes alike at every width.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Find the learning-rate rules of a sweep: small rungs at several rates, and the line through the best.
+
+    Prints how the sweep file would change; --write changes it. Trials that have ended are not run again.
+
+    Exit status 3 if a trial failed; one that diverged is an answer.
+
+    Example: [bold]ecgscale tune-lr sweeps/grid_small.yaml --data data/synthetic --steps 150[/bold]
+    """
+    from ecgscale.console import packing_progress
+    from ecgscale.data.populations import populations
+    from ecgscale.specs import load_grid
+    from ecgscale.tune_lr import tuning_grid, tuning_plan
+
+    grid = load_grid(sweep_file)
+    folder = out or Path("results") / grid.name / "learning_rates"
+    some_rates = _listed("--rates", rates, float, sys.float_info.min)
+    grid = tuning_grid(grid, rungs.split(",") if rungs else (), fraction, _listed("--seeds", seeds, int, 0))
+    with packing_progress() as start:
+        tried = tuning_plan(grid, populations(grid, data, start_progress=start), some_rates, steps)
+    if check:
+        from ecgscale.console_lr import show_checks
+        from ecgscale.coordinates import checks
+
+        show_checks(checks(tried, data, threads), as_json)
+        return
+    _tune(tried, sweep_file, data, folder, executor, threads, write, as_json)
+
+
+def _tune(
+    tried: Plan,
+    sweep_file: Path,
+    data: Path,
+    folder: Path,
+    executor: ExecutorName,
+    threads: int,
+    write: bool,
+    as_json: bool,
+) -> None:
+    """Runs what is missing of the trials, then fits and prints the rules."""
+    from ecgscale.console import print_json, sweep_progress
+    from ecgscale.console_lr import show_change, show_tuned, tuned_json
+    from ecgscale.execution import Execution
+    from ecgscale.provenance import public_argv
+    from ecgscale.results import read, require_writable
+    from ecgscale.sweep import backlog, execute
+    from ecgscale.tune_lr import rewritten, tuned
+
+    require_writable(folder)
+    left = backlog(tried, folder)
+    grid = tried.grid
+    execution = Execution(
+        data.absolute(), folder.absolute(), grid.name, threads, argv=public_argv(sys.argv), config_hash=grid.identity()
+    )
+    stopped = None
+    if left.todo:
+        if executor == "ray":
+            _start_ray(None, None, dashboard=False, quiet=as_json)
+        try:
+            with sweep_progress(left, quiet=as_json) as report:
+                stopped = execute(left.todo, execution, report, executor=executor)
+        except KeyboardInterrupt:
+            print(f"interrupted: the same command goes on: {' '.join(sys.argv)}", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    made = tuned(tried, read(folder))
+    if as_json:
+        print_json(tuned_json(made))
+    else:
+        show_tuned(made)
+    if stopped is not None:
+        raise EcgscaleError(stopped)
+    if made.n_failed:
+        raise typer.Exit(EXIT_TRIALS_FAILED)
+    if made.is_complete:
+        before, after = rewritten(sweep_file, made)
+        if write:
+            sweep_file.write_text(after, encoding="utf-8")
+        if not as_json:
+            show_change(str(sweep_file), before, after, written=write)
+    elif write:
+        raise EcgscaleError(f"{sweep_file}: not changed, some best rates are not known")
 
 
 @app.command()
@@ -192,6 +331,7 @@ def sweep(
         bool, typer.Option("--skip-bad", help="Leave out records that are all zero or not a number.")
     ] = False,
     order: StartingOrder = "longest-first",
+    together: Together = None,
     processes: Annotated[int, typer.Option(min=1, help="With --executor worker: how many, on this machine.")] = 1,
     lease: LeaseSeconds = 60.0,
     checkpoint_s: CheckpointSeconds = 300.0,
@@ -217,6 +357,7 @@ def sweep(
     from ecgscale.executors.slots import Slots
     from ecgscale.provenance import public_argv
     from ecgscale.results import require_writable
+    from ecgscale.side_by_side import SideBySide
     from ecgscale.specs import load_grid
     from ecgscale.sweep import execute, keep_sweep_file
     from ecgscale.tracking import wandb_mode
@@ -225,6 +366,8 @@ def sweep(
     grid = load_grid(sweep_file)
     folder = out or Path("results") / grid.name
     mode = wandb_mode(wandb)
+    if mode != "disabled" and (together or 1) > 1:
+        raise EcgscaleError(f"--together {together}: a process tracks one run; with it, --wandb disabled")
     require_writable(folder)
     backlog = _backlog(sweep_file, data, folder, order, skip_bad=skip_bad)
     keep_sweep_file(sweep_file, folder)
@@ -234,6 +377,7 @@ def sweep(
     stopped = None
     slots = Slots(trials_per_gpu, gpu_memory_gib, wait_for_gpus, ship_results)
     gate = _gate(backlog, slots, budget_gpu_hours, last_start)
+    side_by_side = SideBySide.planned(backlog.plan.trials, together if mode == "disabled" else 1)
     if backlog.todo:
         execution = Execution(
             data.absolute(),
@@ -246,6 +390,7 @@ def sweep(
             hang_s=hang_s,
             argv=public_argv(sys.argv),
             config_hash=grid.identity(),
+            compiled=frozenset(cell.spec.trial_id for cell in backlog.plan.trials if cell.compiled),
         )
         if executor == "ray":
             _start_ray(address, cpus, dashboard, quiet=as_json)
@@ -264,6 +409,7 @@ def sweep(
                     slots=slots,
                     processes=processes,
                     gate=gate,
+                    together=side_by_side,
                 )
         except KeyboardInterrupt:
             pass
@@ -297,6 +443,7 @@ def work(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out records that are all zero or not a number.")
     ] = False,
+    together: Together = None,
     order: StartingOrder = "longest-first",
     lease: LeaseSeconds = 60.0,
     checkpoint_s: CheckpointSeconds = 300.0,
@@ -317,6 +464,7 @@ def work(
         executor="worker",
         processes=processes,
         threads=threads,
+        together=together,
         wandb=wandb,
         skip_bad=skip_bad,
         order=order,
@@ -583,10 +731,11 @@ def report(
 
     Example: [bold]ecgscale report results/grid_small[/bold]
     """
-    from ecgscale.console import print_json
+    from ecgscale.console import print_json, steps_progress
     from ecgscale.report import write_report
 
-    made = write_report(folder, with_tex=tex)
+    with steps_progress(silent=as_json) as progress:
+        made = write_report(folder, with_tex=tex, progress=progress)
     if as_json:
         print_json([one.to_dict() for one in made])
         return
@@ -654,6 +803,18 @@ def _backlog(
     if calibration is None and kept.exists():
         calibration = kept
     return backlog(replace(made, order=order), out, Calibration.load(calibration) if calibration is not None else None)
+
+
+def _listed(option: str, words: str | None, kind: type[Number], least: Number) -> tuple[Number, ...]:
+    """Numbers with commas between; none for an option that was not given."""
+    try:
+        found = tuple(kind(word) for word in words.split(",")) if words else ()
+    except ValueError:
+        found = None
+    if found is None or not all(number >= least for number in found):
+        what = "whole numbers from 0 on" if kind is int else "numbers above 0"
+        raise EcgscaleError(f"{option} {words!r}: give {what}, with commas between")
+    return found
 
 
 def _gate(

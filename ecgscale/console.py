@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,20 @@ def counted_progress(description: str, unit: str) -> Iterator[tuple[Advance, Adv
     with _bars() as bars:
         task = bars.add_task(f"{description} ({unit})", total=None)
         yield lambda total: bars.update(task, total=total), lambda n: bars.advance(task, n)
+
+
+@contextmanager
+def steps_progress(*, silent: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A line on stderr, while somebody looks; yields what is called with the step that is under way, and how many of
+    how many are done."""
+    with _bars() if err.is_terminal and not silent else nullcontext() as bars:
+        task = None if bars is None else bars.add_task("reading", total=None)
+
+        def show(step: str, done: int, of: int) -> None:
+            if bars is not None and task is not None:
+                bars.update(task, description=step, completed=done, total=of)
+
+        yield show
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from rich.table import Table
 
 from ecgscale.console import duration, out, print_json, si
 from ecgscale.plan import CPU_CORE, GPU, GPU_MEMORY_GIB, Device, Plan, PlannedTrial
+from ecgscale.roofline import Profile
+from ecgscale.side_by_side import SideBySide
 from ecgscale.sweep import Backlog
 
 CPU_COUNTS = (1, 2, 8, 64)
@@ -61,6 +64,7 @@ def show_plan(backlog: Backlog, as_json: bool, terms: Terms | None = None) -> No
         f"at most {max(c.memory_bytes for c in plan.trials) / 2**30:.1f} GiB per trial"
     )
     _show_changes(backlog)
+    _show_how(plan)
     for device, counts in ((CPU_CORE, CPU_COUNTS[:2]), (GPU, terms.gpu_counts)):
         _show_schedule(plan, device, counts, terms)
 
@@ -74,6 +78,19 @@ def _show_schedule(plan: Plan, device: Device, counts: tuple[int, ...], terms: T
     cost = f", {hours * terms.price:,.2f} at {terms.price:g} an hour" if terms.price is not None else ""
     out.print(f"makespan, {device.name} each: {spans}  [dim]({_source(plan, device)})[/dim]")
     out.print(f"  {hours:.3g} device hours{cost}; longest trial {longest.spec.label}, {duration(first.critical_s)}")
+
+
+def _show_how(plan: Plan) -> None:
+    """What the measurements of `calibrate` decide beside times."""
+    many = SideBySide.planned(plan.trials)
+    groups = [group for group in many.groups(plan.specs) if len(group) > 1]
+    if groups:
+        out.print(
+            f"{sum(map(len, groups))} trials side by side on {len(groups)} streams of records, at most "
+            f"{max(map(len, groups))} in one process: reading and normalising are a large part of their steps here"
+        )
+    if n_compiled := sum(cell.compiled for cell in plan.trials):
+        out.print(f"{n_compiled} trials with compiled encoders: they are long enough to save more than that costs")
 
 
 def _source(plan: Plan, device: Device) -> str:
@@ -126,6 +143,33 @@ def _plan_row(cell: PlannedTrial, terms: Terms) -> tuple[str, ...]:
     )
 
 
+def show_profiles(profiles: Sequence[Profile]) -> None:
+    """Where the time of a step goes, and what bounds it."""
+    ceiling = profiles[0].ceiling
+    out.print(f"fastest matrix product {si(ceiling.flops_per_s)}FLOP/s, copy {si(ceiling.bytes_per_s)}B/s")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    headings = ("", "N", "step", "records/s", "FLOPs", "bytes", "FLOP/s", "of matrix product", "of roofline")
+    parts = ("data", "forward", "backward", "optimiser", "rest")
+    for heading in (*headings, *parts, "bound by"):
+        table.add_column(heading, justify="left" if heading in ("", "bound by") else "right", no_wrap=True)
+    for found in profiles:
+        seconds = (found.data_s, found.forward_s, found.backward_s, found.optimiser_s, found.rest_s)
+        table.add_row(
+            found.name,
+            si(found.n_params),
+            f"{found.step_s * 1e3:.3g} ms",
+            f"{found.records_per_s:,.0f}",
+            si(found.work.flops),
+            f"{si(found.work.bytes_moved)}B",
+            si(found.flops_per_s),
+            f"{found.of_ceiling:.0%}",
+            f"{found.of_roofline:.0%}",
+            *(f"{found.share(part):.0%}" for part in seconds),
+            found.bound_by,
+        )
+    out.print(table)
+
+
 def plan_json(backlog: Backlog, terms: Terms) -> dict[str, Any]:
     plan = backlog.plan
     todo = {spec.trial_id for spec in backlog.todo}
@@ -145,6 +189,8 @@ def plan_json(backlog: Backlog, terms: Terms) -> dict[str, Any]:
             "state_bytes": cell.state_bytes,
             "activation_bytes": cell.activation_bytes,
             "bytes_read": cell.bytes_read,
+            "side_by_side": cell.side_by_side,
+            "compiled": cell.compiled,
             "gpu_share": cell.gpu_share(terms.gpu_memory_gib),
             "cpu_s": cell.cpu_s,
             "cpu_from": cell.cpu_from,

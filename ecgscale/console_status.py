@@ -305,6 +305,7 @@ def _outcome(record: RunRecord) -> Iterable[tuple[str, str | None]]:
     yield "read-outs", duration(record.read_outs_s) if record.read_outs_s else None
     peak = record.peak_memory_bytes
     yield "peak memory", f"{peak / 2**30:.2f} GiB" if peak is not None else None
+    yield "compiled", "for training, with torch.compile" if record.compiled else None
     yield "microbatch", f"{n} records at a time, for lack of memory" if (n := record.microbatch) is not None else None
 
 

@@ -22,6 +22,7 @@ class Execution:
     hang_s: a trial that has made no progress for so long ends its process; 0 for never.
     argv: the command that runs the sweep, as it may be published; see `provenance.public_argv`.
     config_hash: of the sweep file as it was understood.
+    compiled: ids of trials whose encoders are compiled for training, which changes the last digits, too.
     """
 
     data: Path
@@ -34,3 +35,4 @@ class Execution:
     hang_s: float = 1800.0
     argv: str | None = None
     config_hash: str | None = None
+    compiled: frozenset[str] = frozenset()

@@ -10,11 +10,12 @@ batch that is scored and with every read-out that is fitted.
 from __future__ import annotations
 
 import faulthandler
+import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -30,6 +31,7 @@ FRAMES_TOLD = 3
 class _Watch:
     hang_s: float
     sink: TextIO
+    notes: list[Path] = field(default_factory=list)
     renewed_at: float = 0.0
 
     def renew(self) -> None:
@@ -38,7 +40,7 @@ class _Watch:
 
 
 _watch: _Watch | None = None
-"""Of this process: it runs one trial at a time."""
+"""Of this process: it runs one trial at a time, or several that take turns; when one of these hangs, they all do."""
 
 
 @contextmanager
@@ -50,16 +52,22 @@ def watched(results: Path, trial_id: str, generation: int, hang_s: float) -> Ite
         return
     path = results / HANGS / f"{trial_id}.{generation}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if _watch is None:
+        _watch = _Watch(hang_s, path.open("w", encoding="utf-8"))
+        _watch.renew()
+    else:
+        path.unlink(missing_ok=True)
+        os.link(_watch.notes[0], path)  # one note, under the names of all trials
+    watch = _watch
+    watch.notes.append(path)
     try:
-        with path.open("w", encoding="utf-8") as sink:
-            _watch = _Watch(hang_s, sink)
-            _watch.renew()
-            try:
-                yield
-            finally:
-                _watch = None
-                faulthandler.cancel_dump_traceback_later()
+        yield
     finally:
+        watch.notes.remove(path)
+        if not watch.notes:
+            _watch = None
+            faulthandler.cancel_dump_traceback_later()
+            watch.sink.close()
         path.unlink(missing_ok=True)
 
 
@@ -75,7 +83,9 @@ def where_it_hung(results: Path, trial_id: str) -> str | None:
     hung = sorted((path for path, text in notes.items() if text), key=lambda path: int(path.suffixes[-2][1:]))
     if not hung:
         return None
-    main_thread = notes[hung[-1]].rpartition("(most recent call first):")[2]  # faulthandler writes it last
-    frames = re.findall(r'File "(?:[^"]*/)?([^"/]+)", line (\d+) in (\S+)', main_thread)[:FRAMES_TOLD]
+    threads = notes[hung[-1]].split("(most recent call first):")[1:]  # the main one comes last
+    stacks = [re.findall(r'File "(?:[^"]*/)?([^"/]+)", line (\d+) in (\S+)', thread) for thread in threads]
+    running = [stack for stack in stacks if stack and stack[0][0] != "turns.py"]  # where trials wait for each other
+    frames = running[-1][:FRAMES_TOLD] if running else []
     place = " < ".join(f"{file}:{line} in {function}" for file, line, function in frames)
     return f"{place or 'an unknown place'}; see {HANGS}/{hung[-1].name}"

@@ -125,17 +125,33 @@ class PlannedTrial:
     gpu_s: float
     cpu_from: Origin = "assumed"
     gpu_from: Origin = "assumed"
+    side_by_side: int = 1
+    """At most so many trials of its stream take turns in one process; more than one only where that was measured to
+    pay."""
+    compiled: bool = False
+    """Its encoder is compiled for training; only where that was measured to save more than it costs."""
 
     def gpu_share(self, gpu_memory_gib: float = GPU_MEMORY_GIB) -> float:
-        """1, 1/2, 1/4 … of a GPU: as many such trials as fit its memory and fill its time.
-
-        Powers of two, so that shares of different trials fill a GPU together.
-        """
-        wanted = max(self.memory_bytes / (gpu_memory_gib * 2**30), self.busy_share)
-        return 0.5 ** math.floor(math.log2(min(MAX_TRIALS_PER_GPU, max(1.0, 1 / wanted))))
+        return gpu_share([self], gpu_memory_gib)
 
     def seconds(self, device: Device) -> float:
         return self.cpu_s if device is CPU_CORE else self.gpu_s
+
+
+def gpu_share(turns: Sequence[PlannedTrial], gpu_memory_gib: float = GPU_MEMORY_GIB) -> float:
+    """1, 1/2, 1/4 … of a GPU for trials that take turns in one process, mostly a single one: as many such processes as
+    fit its memory and fill its time.
+
+    Powers of two, so that shares of different trials fill a GPU together.
+    """
+    memory_bytes = _memory_bytes(sum(t.state_bytes for t in turns), max(t.activation_bytes for t in turns))
+    busy_share = sum(t.busy_share * t.gpu_s for t in turns) / sum(t.gpu_s for t in turns)
+    wanted = max(memory_bytes / (gpu_memory_gib * 2**30), busy_share)
+    return 0.5 ** math.floor(math.log2(min(MAX_TRIALS_PER_GPU, max(1.0, 1 / wanted))))
+
+
+def _memory_bytes(state_bytes: int, activation_bytes: int) -> int:
+    return round(MEMORY_MARGIN * (state_bytes + activation_bytes) + CONTEXT_BYTES)
 
 
 Order = Literal["longest-first", "cheap-first"]
@@ -225,9 +241,10 @@ def _cells(grid: GridSpec, known: Mapping[str, Population]) -> Iterable[TrialSpe
                                 seed=seed,
                                 n_records=(n := _n_records(grid, fraction, known, target)),
                                 n_steps=grid.train.budget.n_steps(n, grid.train.batch_size),
-                                peak_lr=grid.train.learning_rate[family].peak(
+                                peak_lr=(rule := grid.train.learning_rate[family]).peak(
                                     shape(family, rung, grid.input.shape).width
                                 ),
+                                mup_reference_width=rule.reference_width if rule.parametrisation == "mup" else None,
                                 mask_ratio=grid.train.mask_ratio if paradigm == "ssl" else None,
                                 train=recipe,
                                 probe=grid.probe,
@@ -283,7 +300,7 @@ def planned(spec: TrialSpec, n_evaluated: float = 0.0) -> PlannedTrial:
         encoder.n_params,
         head_params,
         train_flops=(_encoder_flops(spec, encoder) + head_flops) * spec.n_samples_seen,
-        memory_bytes=round(MEMORY_MARGIN * (states + activations) + CONTEXT_BYTES),
+        memory_bytes=_memory_bytes(states, activations),
         state_bytes=states,
         activation_bytes=activations,
         bytes_read=round((spec.n_samples_seen + n_evaluated) * record_bytes(spec.input)),

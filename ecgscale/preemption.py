@@ -26,15 +26,24 @@ class Preempted(BaseException):
 
 
 class StopRequest:
-    """Whether, and why, the trials of this process should stop. May be set from any thread."""
+    """Whether, and why, the trials of this process should stop. May be set from any thread.
 
-    def __init__(self) -> None:
-        self.reason: str | None = None
+    Args:
+        also: another request, of which this one is part.
+    """
+
+    def __init__(self, also: StopRequest | None = None) -> None:
+        self._also = also
+        self._reason: str | None = None
         self._listens = False
+
+    @property
+    def reason(self) -> str | None:
+        return self._reason or (self._also.reason if self._also is not None else None)
 
     def request(self, reason: str) -> None:
         """Asks for a stop; the first reason stays."""
-        self.reason = self.reason or reason
+        self._reason = self._reason or reason
 
     def check(self) -> None:
         """Called where a trial may stop without losing work, and before its row is published.
@@ -49,7 +58,7 @@ class StopRequest:
     def listening(self) -> Iterator[StopRequest]:
         """Within the block, `SIGNALS` ask for a stop instead of ending the process."""
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        self._listens = threading.current_thread() is threading.main_thread()  # no other thread may set handlers
+        self._listens = _in_main_thread()
         self.take_signals_again()
         try:
             yield self
@@ -60,8 +69,15 @@ class StopRequest:
 
     def take_signals_again(self) -> None:
         """After a library has taken them for itself: Lightning would end the process with SIGTERM."""
-        for number in SIGNALS if self._listens else ():
+        if self._also is not None:
+            self._also.take_signals_again()
+        for number in SIGNALS if self._listens and _in_main_thread() else ():
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.request(signal.Signals(number).name)
+
+
+def _in_main_thread() -> bool:
+    """No other thread may set handlers."""
+    return threading.current_thread() is threading.main_thread()

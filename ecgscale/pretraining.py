@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,15 +21,16 @@ from ecgscale.encoders import begin_with
 from ecgscale.errors import DataError
 from ecgscale.execution import Execution
 from ecgscale.failures import Diverged, FailureClass, classify
-from ecgscale.ladder import shape
+from ecgscale.ladder import Shape, shape, twice_as_wide
 from ecgscale.models import build_encoder
+from ecgscale.models.maximal_update import growth, redraw
 from ecgscale.objectives import objective_of
 from ecgscale.predicting import training_records
 from ecgscale.preemption import Preempted, StopRequest
 from ecgscale.records import LabelScore
 from ecgscale.specs import TrialSpec
 from ecgscale.tracking import loggers
-from ecgscale.training import Evaluation, Pretraining, evaluate, fit
+from ecgscale.training import Evaluation, Pretraining, evaluate, fit, quiet
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,20 @@ def build(spec: TrialSpec, scale: tuple[float, ...] = ()) -> Pretraining:
     Args:
         scale: of the training store.
     """
-    network = shape(spec.family, spec.rung, spec.input.shape)
+    return of_shape(shape(spec.family, spec.rung, spec.input.shape), spec, scale)
+
+
+def of_shape(network: Shape, spec: TrialSpec, scale: tuple[float, ...] = ()) -> Pretraining:
+    """`build`, at a width or depth that need not be on the ladder."""
+    module = _of_shape(network, spec, scale)
+    if spec.mup_reference_width is not None:
+        with torch.device("meta"):  # nothing is allocated, no random number drawn
+            module.growth = growth(module, _of_shape(twice_as_wide(network), spec, scale))
+        redraw(module, module.growth, module.width_ratio)
+    return module
+
+
+def _of_shape(network: Shape, spec: TrialSpec, scale: tuple[float, ...]) -> Pretraining:
     encoder = build_encoder(network, spec.input.shape)
     return Pretraining(encoder, objective_of(spec, network), spec, scale)
 
@@ -69,14 +81,10 @@ def pretrain(
         Diverged: a loss is no longer finite.
         Preempted: `stop` asked for it; the checkpoint is written.
     """
-    with warnings.catch_warnings():
-        # Lightning counsels worker processes and loggers; an in-memory store needs neither
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*|.*TF32.*")
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with quiet():
         pl.seed_everything(spec.seed, workers=True, verbose=False)
         store = open_population(spec, spec.train_on, execution)
-        sources = _sources(spec, store)
+        sources = sources_of(spec, store)
         if len(sources[TRAIN]) != spec.n_records:
             raise DataError(
                 f"planned with {spec.n_records} training records, the data hold {len(sources[TRAIN])}; plan again"
@@ -86,6 +94,8 @@ def pretrain(
             begin_with(module, execution.data / "encoders" / f"{spec.start.encoder}.ckpt", spec.start_fingerprint)
         resumed = checkpoint.resume(store.header.fingerprint, module.state_dict())
         module.microbatch = checkpoint.microbatch
+        if spec.trial_id in execution.compiled:
+            module.compile_encoder()
         stream = TrainingStream(
             sources[TRAIN],
             batch_size=spec.train.batch_size,
@@ -125,7 +135,7 @@ def pretrain(
     return measured, module
 
 
-def _sources(spec: TrialSpec, store: PackedStore) -> dict[str, RecordSource]:
+def sources_of(spec: TrialSpec, store: PackedStore) -> dict[str, RecordSource]:
     """Part → its records with what is to be learned of them.
 
     Raises:

@@ -211,6 +211,7 @@ class RunRecord(Outcome):
     microbatch: int | None = Field(
         default=None, description="records of a batch in memory at a time; null for all of them"
     )
+    compiled: bool | None = Field(default=None, description="the encoder was compiled for training; null in older rows")
     peak_memory_bytes: int | None = Field(default=None, description="of the device; of the process on a CPU")
     # provenance
     git_commit: str | None = None

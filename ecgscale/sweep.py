@@ -24,6 +24,7 @@ from ecgscale.executors.slots import Slots
 from ecgscale.failures import BugWatch, FailureClass
 from ecgscale.plan import Plan, starting_order
 from ecgscale.preemption import PREEMPTED
+from ecgscale.side_by_side import SideBySide
 from ecgscale.spec_changes import Standing, standings
 from ecgscale.specs import TrialSpec, load_grid
 
@@ -33,6 +34,9 @@ SWEEP_FILE = "sweep.yaml"
 
 LOOK_S = 1.0
 """Between two looks at trials that others run. Our choice."""
+
+Run = Callable[[Sequence[TrialSpec], Report, Stop], None]
+"""One call of an executor."""
 
 PAUSES_S = (10.0, 60.0)
 """Before the second and the third try of what failed because of the machine. Our choice."""
@@ -126,6 +130,7 @@ def execute(
     slots: Slots | None = None,
     processes: int = 1,
     gate: Gate | None = None,
+    together: SideBySide | None = None,
 ) -> str | None:
     """Runs trials with the named executor; Ray must have been started.
 
@@ -135,33 +140,45 @@ def execute(
     more alone; both are reported only when they have failed for good. A bug that several trials share stops the
     launching; what runs by then ends.
 
+    Args:
+        together: which trials train side by side; by default none.
+
     Returns:
         Why trials were left out, None if it was not our decision.
     """
     watch = BugWatch()
 
-    def run(specs: Sequence[TrialSpec], report: Report, stop: Stop, *, alone: bool = False) -> None:
+    def run(
+        specs: Sequence[TrialSpec],
+        report: Report,
+        stop: Stop,
+        *,
+        alone: bool = False,
+        beside: SideBySide | None = None,
+    ) -> None:
         if executor == "inprocess":
             from ecgscale.executors import inprocess
 
-            inprocess.run(specs, execution, report, stop=stop, gate=gate)
+            inprocess.run(specs, execution, report, stop=stop, gate=gate, together=beside)
         elif executor == "worker":
             from ecgscale.executors import worker
 
-            worker.run(specs, execution, report, processes=1 if alone else processes, stop=stop, gate=gate)
+            n = 1 if alone else processes
+            worker.run(specs, execution, report, processes=n, stop=stop, gate=gate, together=beside)
         else:
             from ecgscale.executors import ray
 
             held = replace(slots or Slots(), alone=alone)
-            ray.run(specs, execution, report, slots=held, stop=stop, gate=gate)
+            ray.run(specs, execution, report, slots=held, stop=stop, gate=gate, together=beside)
 
     def stopped() -> bool:
         return watch.stopped or (gate is not None and gate.over())
 
     todo = tuple(specs)
     crowded: dict[str, Ended] = {}
+    attempt: Run = partial(run, beside=together)
     for pause_s in (*PAUSES_S, None):
-        made = _one_pass(todo, run, Elsewhere(execution), report, watch, stopped, last=pause_s is None)
+        made = _one_pass(todo, attempt, Elsewhere(execution), report, watch, stopped, last=pause_s is None)
         crowded |= made.crowded
         failed = tuple(spec for spec in todo if spec.trial_id in made.postponed)
         interrupted = bool(made.left) or watch.stopped  # no second try after Ctrl-C
@@ -172,7 +189,7 @@ def execute(
             break
         log.warning("%d of %d trials failed because of the machine; again in %g s", len(failed), len(todo), pause_s)
         time.sleep(pause_s)
-        todo = failed
+        todo, attempt = failed, run  # nothing beside what may have cost a worker
     if crowded and not interrupted:
         log.warning("%d trials ran out of memory beside others; again, each alone", len(crowded))
         todo = tuple(spec for spec in specs if spec.trial_id in crowded)
@@ -198,7 +215,7 @@ class _Pass:
 
 def _one_pass(
     specs: Sequence[TrialSpec],
-    run: Callable[[Sequence[TrialSpec], Report, Stop], None],
+    run: Run,
     elsewhere: Elsewhere,
     report: Report,
     watch: BugWatch,

@@ -6,11 +6,13 @@ The same loop serves both paradigms and both families; it knows neither grids no
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import signal
-import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import lightning.pytorch as pl
@@ -25,10 +27,12 @@ from ecgscale.data.stream import DigitalBatch, RecordSource, TrainingStream, ste
 from ecgscale.failures import Diverged
 from ecgscale.hangs import progressed
 from ecgscale.models.encoder import Encoder
+from ecgscale.models.maximal_update import Growth, optimizer_groups
 from ecgscale.objectives.batch import Batch, Damage, make_batch
 from ecgscale.objectives.objective import Objective, Scored
 from ecgscale.preemption import StopRequest
 from ecgscale.specs import AugmentSpec, TrialSpec
+from ecgscale.turns import clock, of_the_process
 
 StateDict = dict[str, Tensor]
 
@@ -53,6 +57,9 @@ class Pretraining(pl.LightningModule):
         microbatch: how many records of a batch have their activations in memory at a time; None for all of them. The
             step is that of the whole batch either way, up to the order of additions; in parts, the forward pass is done
             twice.
+        growth: how weights grow with the width, if their rates follow it (µP).
+        compiled: the encoder as it is run in training, if that was compiled; in a list, since torch would take it for a
+            second encoder.
     """
 
     def __init__(self, encoder: Encoder, objective: Objective, spec: TrialSpec, scale: Sequence[float]) -> None:
@@ -62,6 +69,8 @@ class Pretraining(pl.LightningModule):
         self.spec = spec
         self.scale = scale
         self.microbatch: int | None = None
+        self.growth: Mapping[str, Growth] = {}
+        self.compiled: list[Any] = []
         self.frozen = spec.start is not None and spec.start.frozen
         if self.frozen:
             encoder.requires_grad_(False)
@@ -87,19 +96,30 @@ class Pretraining(pl.LightningModule):
             damage: done to the signal in its unit before it is normalised; see `make_batch`.
         """
         progressed()  # every batch comes through here: of a step, of a score, of features
-        moved = batch.to(self.device)
-        return make_batch(
-            moved.digital,
-            moved.start,
-            moved.stop,
-            moved.targets,
-            scale=self.scale if scale is None else scale,
-            normalise=self.spec.input.normalise,
-            key=moved.key,
-            n_samples=self.spec.input.n_samples,
-            augment=augment,
-            damage=damage,
-        )
+        scale = tuple(self.scale) if scale is None else scale
+
+        def made() -> Batch:
+            moved = batch.to(self.device)
+            return make_batch(
+                moved.digital,
+                moved.start,
+                moved.stop,
+                moved.targets,
+                scale=scale,
+                normalise=self.spec.input.normalise,
+                key=moved.key,
+                n_samples=self.spec.input.n_samples,
+                augment=augment,
+                damage=damage,
+            )
+
+        if batch.made is None or damage is not None:
+            return made()
+        how = (self.spec.input, scale, augment, self.device)
+        if how not in batch.made:
+            batch.made[how] = made()
+        shared: Batch = batch.made[how]
+        return replace(shared, targets=batch.targets.to(self.device))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # int16 travels in `normalised`
@@ -125,18 +145,26 @@ class Pretraining(pl.LightningModule):
         return (batch,) if self.microbatch is None else batch.split(self.microbatch)
 
     def scored(self, part: Batch) -> Scored:
-        scored: Scored = self.objective(self.encoder, part)
+        encoder = self.compiled[0] if self.compiled and self.training else self.encoder
+        scored: Scored = self.objective(encoder, part)
         return scored
+
+    def compile_encoder(self) -> None:
+        """For training, where every batch is of one size; a fused operator adds in another order."""
+        self.compiled = [torch.compile(self.encoder, dynamic=False)]
+
+    @property
+    def width_ratio(self) -> float:
+        """The encoder's width over that at which µP changes nothing; 1 without µP."""
+        return self.encoder.width / (self.spec.mup_reference_width or self.encoder.width)
 
     def configure_optimizers(self) -> Any:
         recipe = self.spec.train
-        learned = [p for p in self.parameters() if p.requires_grad]
-        decayed = [p for p in learned if p.ndim > 1]
-        plain = [p for p in learned if p.ndim <= 1]  # biases and norms
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=self.spec.peak_lr,
+        learned = {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
+        groups = optimizer_groups(
+            learned, self.growth, self.width_ratio, peak_lr=self.spec.peak_lr, weight_decay=recipe.weight_decay
         )
+        optimizer = torch.optim.AdamW(groups, lr=self.spec.peak_lr, fused=True)
         n_steps = self.spec.n_steps
         n_warmup = max(1, round(recipe.warmup_fraction * n_steps))
 
@@ -147,6 +175,12 @@ class Pretraining(pl.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        # Lightning refuses a fused optimizer here, which could scale gradients after they are clipped; none is scaled
+        torch.nn.utils.clip_grad_norm_(self.parameters(), self.spec.train.clip_norm)
 
 
 @torch.no_grad()
@@ -190,7 +224,7 @@ class ValidateAtSteps(Callback):
         if step not in self.steps:
             return
         assert isinstance(pl_module, Pretraining)
-        started = time.perf_counter()
+        started = clock()
         loss, _ = evaluate(pl_module, self.source)
         train_loss = float(outputs["loss"])
         if not (math.isfinite(loss) and math.isfinite(train_loss)):
@@ -202,7 +236,7 @@ class ValidateAtSteps(Callback):
             result.best_weights = copy.deepcopy(pl_module.state_dict())
         for logger in trainer.loggers:
             logger.log_metrics({"val_loss": loss, "train_loss": train_loss}, step=step)
-        self.seconds += time.perf_counter() - started
+        self.seconds += clock() - started
 
 
 class KeepProgress(Callback):
@@ -220,13 +254,13 @@ class KeepProgress(Callback):
         self.stop = stop
         self.validate = validate
         self.seconds = 0.0
-        self.started = time.perf_counter()
+        self.started = clock()
 
     @property
     def train_s(self) -> float:
         """Seconds in training steps, those before the training was continued included."""
         earlier_s = self.resumed.train_s if self.resumed is not None else 0.0
-        return earlier_s + time.perf_counter() - self.started - self.validate.seconds - self.seconds
+        return earlier_s + clock() - self.started - self.validate.seconds - self.seconds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stop.take_signals_again()
@@ -239,7 +273,7 @@ class KeepProgress(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.checkpoint is not None and (self.checkpoint.is_due or self.stop.reason is not None):
-            train_s, started = self.train_s, time.perf_counter()
+            train_s, started = self.train_s, clock()
             self.checkpoint.write(
                 step=self.validate.first_step + batch_idx + 1,
                 module=pl_module.state_dict(),
@@ -248,8 +282,18 @@ class KeepProgress(Callback):
                 evaluation=vars(self.validate.result),
                 train_s=train_s,
             )
-            self.seconds += time.perf_counter() - started
+            self.seconds += clock() - started
         self.stop.check()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning counsels worker processes and loggers; an in-memory store needs neither."""
+    with of_the_process("warnings", warnings.catch_warnings):
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*|.*TF32.*")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        yield
 
 
 def fit(

@@ -12,8 +12,7 @@ import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from ecgscale.errors import EcgscaleError
 from ecgscale.execution import Execution
 from ecgscale.failures import FailureClass
 from ecgscale.models import BATCH_STATISTICS
-from ecgscale.predicting import predict, target_scores
+from ecgscale.predicting import Predictor, target_scores
 from ecgscale.preemption import EXIT_PREEMPTED, Preempted, StopRequest
 from ecgscale.pretraining import build, open_population, pretrain
 from ecgscale.provenance import public_argv, versions
@@ -40,6 +39,7 @@ from ecgscale.results import append, completed_row, lacking, with_its_read_outs
 from ecgscale.specs import ReadOutSpec, TrialSpec
 from ecgscale.training import Pretraining
 from ecgscale.trial_rows import Ending, ReadOut, ended_with, run_record, transfer_record
+from ecgscale.turns import clock, of_the_process
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def run_trial(
         with StopRequest().listening() as signals:
             return run_trial(spec, execution, signals, may_publish)
     torch.set_num_threads(execution.threads)
-    with threadpool_limits(execution.threads):  # the read-outs' linear algebra, as well as torch
+    with of_the_process("BLAS", lambda: threadpool_limits(execution.threads)):  # for read-outs, as well as torch
         return _Run(spec, execution, stop, may_publish, _device()).run()
 
 
@@ -103,8 +103,7 @@ class _Run:
                 log.warning("%s: trains again, for what is to be read off its encoder", self.spec.label)
                 row, module = self._trained()
         if module is not None:
-            for read_out in wanted:
-                self._read_out(read_out, module)
+            self._read_outs(wanted, module)
         module = None
         _release_memory()
         return with_its_read_outs(self.execution.results, row)
@@ -116,6 +115,7 @@ class _Run:
         spec, execution = self.spec, self.execution
         started_at = datetime.datetime.now(datetime.UTC)
         identity = {"trial": spec.trial_id, "kind of device": self.device.type}
+        identity["compilation"] = str(spec.trial_id in execution.compiled)
         identity |= {f"version of {name}": json.loads(versions()).get(name, "") for name in ("torch", "ecgscale")}
         path = checkpoint_path(execution.results, spec.trial_id)
         checkpoint = Checkpoint(path, identity, execution.checkpoint_s, self.may_publish)
@@ -161,22 +161,30 @@ class _Run:
         module.microbatch = row.microbatch
         return module.to(self.device)
 
-    def _read_out(self, read_out: ReadOutSpec, module: Pretraining) -> None:
-        """Publishes the scores on one population, or why there are none."""
-        spec, execution, started = self.spec, self.execution, time.monotonic()
+    def _read_outs(self, wanted: Sequence[ReadOutSpec], module: Pretraining) -> None:
+        spec, execution, stop = self.spec, self.execution, self.stop
 
         def open_store(population: str) -> PackedStore:
             return open_population(spec, population, execution)
 
+        predictor = Predictor(spec, module, open_store, execution.results, stop)
+
+        def scores(read_out: ReadOutSpec) -> ReadOut:
+            if spec.target is not None:
+                return self._predicted(read_out, predictor)
+            return ReadOut(score_encoder(spec, read_out.population, module, open_store, execution.results, stop))
+
+        for read_out in wanted:
+            self._read_out(read_out, module, scores)
+
+    def _read_out(self, read_out: ReadOutSpec, module: Pretraining, scores: Callable[[ReadOutSpec], ReadOut]) -> None:
+        """Publishes the scores on one population, or why there are none."""
+        spec, execution, started = self.spec, self.execution, clock()
         while True:
             found = ReadOut()
             ending = Ending()
             try:
-                if spec.target is not None:
-                    found = self._predicted(read_out, module, open_store)
-                else:
-                    scores = score_encoder(spec, read_out.population, module, open_store, execution.results, self.stop)
-                    found = ReadOut(scores)
+                found = scores(read_out)
             except Preempted:
                 _release_memory()
                 raise
@@ -188,16 +196,14 @@ class _Run:
             module.microbatch = held // 2
             log.warning("%s: out of memory; reads out %d records at a time", spec.label, module.microbatch)
             _release_memory()
-        wall_s = time.monotonic() - started
+        wall_s = clock() - started
         if ending.reason is not None:
             log.warning("%s: can't be read out on %s: %s", spec.label, read_out.population, ending.reason)
         self._publish(transfer_record(spec, read_out, execution, self.device, ending, found, wall_s, module.microbatch))
 
-    def _predicted(
-        self, read_out: ReadOutSpec, module: Pretraining, open_store: Callable[[str], PackedStore]
-    ) -> ReadOut:
+    def _predicted(self, read_out: ReadOutSpec, predictor: Predictor) -> ReadOut:
         """Publishes what the network says of the records; returns its scores."""
-        predictions = predict(self.spec, read_out.population, module, open_store, self.execution.results, self.stop)
+        predictions = predictor.predict(read_out.population)
         folder, trial_id = self.execution.results, self.spec.trial_id
         path = prediction_files.prediction_path(folder, trial_id, read_out.population, read_out.read_out_id)
         if not prediction_files.write(path, predictions, self.may_publish):

@@ -109,6 +109,7 @@ def run_record(
         wall_s=checkpoint.wall_s,
         n_resumes=checkpoint.n_resumes,
         microbatch=checkpoint.microbatch,
+        compiled=spec.trial_id in execution.compiled,
         peak_memory_bytes=int(peak),
         **_origin(execution, device),
         cuda_version=torch.version.cuda if on_gpu else None,

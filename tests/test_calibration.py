@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -162,11 +163,68 @@ def test_calibrate_measures_every_arm_and_rung_with_noise_for_data(grid_from, tm
 
     made = plan(grid_from({"resnet, transformer]": "transformer]"}))
     seen = []
-    found = calibrate(made.trials, tmp_path, threads=1, limit_s=60, report=lambda *told: seen.append(told))
-    assert [name for name, _, _ in seen] == ["transformer-sl-20K", "transformer-ssl-20K"]
+    profiles = []
+    found = calibrate(
+        made.trials, tmp_path, threads=1, limit_s=60, report=lambda *told: seen.append(told), profiles=profiles
+    )
+    assert [name for name, _, _ in seen] == [p.name for p in profiles] == ["transformer-sl-20K", "transformer-ssl-20K"]
     applied = found.applied(made)
     assert {t.cpu_from for t in applied.trials} | {t.gpu_from for t in applied.trials} == {"measured", "assumed"}
-    assert all(0 < m.step_s < 5 and m.rest_s >= 0 for m in found.measurements)
+    assert all(0 < m.data_s < m.step_s < 5 and m.rest_s >= 0 for m in found.measurements)
+    for measured_here, profile in zip(found.measurements, profiles, strict=True):
+        assert profile.step_s == measured_here.step_s
+        assert min(profile.data_s, profile.forward_s, profile.backward_s, profile.optimiser_s) > 0
+        (trial,) = (t for t in made.trials if t.spec.data_fraction == 1 and profile.name.startswith(t.spec.arm))
+        assert profile.work.flops * trial.spec.n_steps == trial.train_flops
+        assert 0 < profile.of_ceiling <= profile.of_roofline < 1
+
+
+def test_trials_are_side_by_side_where_reading_was_measured_to_be_a_large_part(cells, tmp_path):
+    costly, cheap = trial_of(cells, "transformer", "sl", "20K"), trial_of(cells, "resnet", "sl", "600K")
+    known = Calibration(
+        tuple(replace(measured(t, step_s=0.1), data_s=data_s) for t, data_s in ((costly, 0.02), (cheap, 0.005)))
+    )
+    assert (known.side_by_side(costly, CPU_CORE), known.side_by_side(cheap, CPU_CORE)) == (4, 1)
+    assert known.side_by_side(trial_of(cells, "transformer", "sl", "60K"), CPU_CORE) == 1  # nobody knows
+    assert known.side_by_side(costly, GPU) == 1
+    known.save(tmp_path / "c.json")
+    applied = Calibration.load(tmp_path / "c.json").applied(cells)
+    assert {(t.spec.arm, t.spec.rung) for t in applied.trials if t.side_by_side > 1} == {("transformer-sl", "20K")}
+    on_gpu = Calibration((replace(measured(costly, step_s=0.1, device="a GPU"), data_s=0.02),))
+    assert on_gpu.side_by_side(costly, GPU) == 8
+    assert on_gpu.side_by_side(replace(costly, busy_share=0.9), GPU) == 1  # reading is hidden behind its work
+
+
+def test_encoders_are_compiled_in_trials_that_are_long_enough(cells):
+    trial = trial_of(cells, "resnet", "sl", "20K")
+    known = Calibration((replace(measured(trial, step_s=0.1), compile_s=30.0, saved_s=0.02),))
+    assert trial.spec.n_steps == 300 and not known.compiled(trial, CPU_CORE)  # 6 s for 30 s
+    longer = replace(trial, spec=trial.spec.model_copy(update={"n_steps": 3000}))
+    assert known.compiled(longer, CPU_CORE) and not known.compiled(longer, GPU)
+    slower = Calibration((replace(measured(trial, step_s=0.1), compile_s=0.0, saved_s=-0.01),))
+    assert not slower.compiled(longer, CPU_CORE)
+    applied = known.applied(replace(cells, trials=(trial, longer)))
+    assert {t.spec.n_steps: t.compiled for t in applied.trials} == {300: False, 3000: True}
+
+
+def test_the_plan_says_what_the_measurements_decide(cells, capsys):
+    from ecgscale.console_plan import Terms, plan_json, show_plan
+    from ecgscale.sweep import backlog
+
+    trial = trial_of(cells, "transformer", "sl", "20K")
+    both = replace(measured(trial, step_s=0.1), data_s=0.05, compile_s=1.0, saved_s=0.02)
+    found = backlog(cells, None, Calibration((both,)))
+    show_plan(found, as_json=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "2 trials with compiled encoders" in shown  # the cell's two data fractions
+    assert "side by side" not in shown  # they are of different streams
+    of_the_cell = [t for t in plan_json(found, Terms())["trials"] if t["label"].startswith("transformer-sl-20K")]
+    assert [(t["side_by_side"], t["compiled"]) for t in of_the_cell] == [(4, True)] * 2
+    ssl = replace(measured(trial_of(cells, "transformer", "ssl", "20K"), step_s=0.1), data_s=0.05)
+    show_plan(backlog(cells, None, Calibration((both, ssl))), as_json=False)
+    assert "4 trials side by side on 2 streams of records, at most 2 in one process" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_calibrate_says_what_does_not_fit(tiny_grid, tmp_path):

@@ -18,8 +18,9 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "conventions": (set(), set()),
     "preemption": (set(), set()),
     "tensor_file": (set(), {"torch"}),
-    "checkpoint": ({"tensor_file"}, {"torch"}),
-    "encoders": ({"checkpoint", "errors", "results", "tensor_file", "training"}, {"torch"}),
+    "turns": (set(), set()),
+    "checkpoint": ({"tensor_file", "turns"}, {"torch"}),
+    "encoders": ({"checkpoint", "errors", "results", "spec_base", "tensor_file", "training"}, {"torch"}),
     "execution": (set(), set()),
     "provenance": (set(), set()),
     "failures": ({"errors"}, set()),
@@ -33,21 +34,23 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "schedule": (set(), set()),
     "calibrating": (
-        {"calibration", "conventions", "data", "errors", "ladder", "models", "objectives", "plan", "specs", "training"},
+        {"calibration", "conventions", "data", "errors", "ladder", "models", "objectives", "plan", "roofline", "specs"}
+        | {"training"},
         {"numpy", "threadpoolctl", "torch"},
     ),
     "budget": ({"errors"}, set()),
     "spec_changes": ({"results", "specs"}, set()),
+    "roofline": ({"plan"}, set()),
     "calibration": ({"errors", "plan", "results", "specs"}, set()),
     "plan": ({"concentrations", "errors", "ladder", "schedule", "specs"}, set()),
     "data": ({"conventions", "errors", "plan", "specs"}, {"numpy", "pandas", "scipy"}),
-    "data.populations": ({"concentrations", "data", "errors", "plan", "specs"}, set()),
+    "data.populations": ({"concentrations", "data", "errors", "plan", "spec_base", "specs"}, set()),
     "data.trace_part": ({"conventions", "data", "errors"}, {"h5py", "numpy"}),
     "data.sources": ({"conventions", "data", "errors"}, {"h5py", "numpy", "pandas"}),
     "data.subjects": ({"conventions", "data", "errors"}, {"h5py", "numpy", "pandas"}),
     "data.wfdb_records": ({"conventions", "data", "errors"}, {"numpy", "wfdb"}),
     "data.store": ({"data", "errors", "specs"}, {"numpy", "pandas", "pyarrow"}),
-    "data.stream": ({"data"}, {"numpy", "torch"}),
+    "data.stream": ({"data", "turns"}, {"numpy", "torch"}),
     "models": ({"ladder"}, {"torch"}),
     "objectives": ({"concentrations", "ladder", "models", "specs"}, {"torch"}),
     "row_cache": (set(), {"pyarrow"}),
@@ -60,7 +63,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "tracking": ({"errors", "execution", "specs"}, {"lightning", "wandb"}),
     "training": (
-        {"checkpoint", "data", "failures", "hangs", "models", "objectives", "preemption", "specs"},
+        {"checkpoint", "data", "failures", "hangs", "models", "objectives", "preemption", "specs", "turns"},
         {"lightning", "torch"},
     ),
     "resampling": (set(), {"numpy"}),
@@ -78,11 +81,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "pandas", "pyarrow"},
     ),
     "classical": (
-        {"concentrations", "data", "prediction_files", "preemption", "specs"},
+        {"concentrations", "data", "errors", "prediction_files", "preemption", "specs"},
         {"numpy", "pandas"},
     ),
     "predicting": (
-        {"classical", "concentrations", "data", "errors", "objectives", "prediction_files", "preemption", "records"}
+        {"classical", "concentrations", "data", "objectives", "prediction_files", "preemption", "records"}
         | {"specs", "training"},
         {"numpy", "pandas", "torch"},
     ),
@@ -121,15 +124,17 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "trial": (
         {"checkpoint", "data", "encoder_scores", "encoders", "errors", "execution", "failures", "memory", "models"}
         | {"predicting", "prediction_files", "preemption", "pretraining", "provenance", "records", "results", "specs"}
-        | {"tensor_file", "training", "transfer_files", "trial_rows"},
+        | {"tensor_file", "training", "transfer_files", "trial_rows", "turns"},
         {"pydantic", "threadpoolctl", "torch"},
     ),
     "leases": (set(), set()),
     "hangs": (set(), set()),
     "memory": (set(), set()),
     "slurm": ({"errors"}, set()),
+    "side_by_side": ({"plan", "specs"}, set()),
     "executors": (
-        {"budget", "errors", "execution", "failures", "hangs", "leases", "preemption", "results", "specs", "trial"},
+        {"budget", "errors", "execution", "failures", "hangs", "leases", "preemption", "results", "specs"}
+        | {"checkpoint", "side_by_side", "trial", "turns"},
         set(),
     ),
     "executors.elsewhere": (
@@ -138,14 +143,15 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "executors.leftovers": ({"hangs", "leases", "prediction_files", "results", "transfer_files"}, set()),
     "executors.shipping": ({"prediction_files", "record_files", "results", "transfer_files"}, set()),
-    "executors.slots": ({"plan", "specs"}, set()),
-    "executors.ray": ({"budget", "execution", "executors", "specs"}, {"ray"}),
+    "executors.slots": ({"plan", "side_by_side", "specs"}, set()),
+    "executors.ray": ({"budget", "execution", "executors", "side_by_side", "specs"}, {"ray"}),
     "executors.ray_pool": (
-        {"budget", "errors", "execution", "failures", "leases", "memory", "preemption", "results", "schedule", "specs"},
+        {"budget", "errors", "execution", "failures", "leases", "memory", "preemption", "results", "schedule", "specs"}
+        | {"side_by_side"},
         {"ray"},
     ),
     "executors.ray_slot": (
-        {"data", "errors", "execution", "failures", "preemption", "specs"},
+        {"data", "errors", "execution", "failures", "preemption", "side_by_side", "specs"},
         {"ray"},
     ),
     "sweep": (
@@ -160,11 +166,16 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "plan",
             "preemption",
             "results",
+            "side_by_side",
             "specs",
         },
         set(),
     ),
     "words": (set(), set()),
+    # learning rates, from small trials
+    "learning_rates": ({"errors"}, {"numpy", "scipy"}),
+    "tune_lr": ({"errors", "ladder", "learning_rates", "plan", "results", "specs", "yaml_text"}, set()),
+    "coordinates": ({"data", "ladder", "plan", "pretraining", "specs"}, {"numpy", "threadpoolctl", "torch"}),
     "laws": ({"errors"}, {"numpy", "scipy"}),
     "fitted": ({"errors", "laws"}, {"pandas"}),
     "study": ({"errors", "fitted", "laws"}, {"pandas"}),
@@ -173,7 +184,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"conventions", "errors", "plan", "results", "spec_base", "specs", "yaml_text"},
         {"numpy", "pydantic"},
     ),
-    "sweep_laws": ({"errors", "fitted", "laws", "results", "study"}, {"numpy", "pandas"}),
+    "sweep_laws": (
+        {"data", "errors", "fitted", "laws", "prediction_files", "results", "study"},
+        {"numpy", "pandas"},
+    ),
     "tables": ({"errors", "fitted", "laws", "study"}, {"numpy", "pandas"}),
     "target_findings": (
         {"concentrations", "data", "findings", "laws", "prediction_files", "target_study"},
@@ -193,12 +207,13 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "status": ({"failures", "plan", "records", "results", "specs", "sweep"}, set()),
     "console": ({"data", "executors", "plan", "specs", "sweep"}, {"rich"}),
-    "console_plan": ({"console", "plan", "sweep"}, {"rich"}),
+    "console_plan": ({"console", "plan", "roofline", "side_by_side", "sweep"}, {"rich"}),
+    "console_lr": ({"console", "coordinates", "ladder", "learning_rates", "tune_lr"}, {"rich"}),
     "console_laws": ({"console", "fitted", "laws", "study"}, {"rich"}),
     "console_status": ({"console", "failures", "ladder", "results", "status"}, {"rich"}),
     "data_cli": ({"check_sheet", "concentrations", "console", "data", "errors", "specs"}, {"pydantic", "typer"}),
     "cli": (
-        {"budget", "calibrating", "calibration", "console_plan", "encoders"}
+        {"budget", "calibrating", "calibration", "console_lr", "console_plan", "coordinates", "encoders", "tune_lr"}
         | {"console", "console_laws", "console_status", "data", "data_cli", "errors", "execution", "executors"}
         | {
             "failures",
@@ -209,6 +224,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "provenance",
             "report",
             "results",
+            "roofline",
+            "side_by_side",
             "slurm",
             "specs",
             "status",

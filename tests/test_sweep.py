@@ -142,7 +142,7 @@ def cluster(monkeypatch):
     started: list[tuple[str, bool]] = []
 
     def install(ends) -> list[tuple[str, bool]]:
-        def run(specs, execution, report, *, slots, stop, gate):
+        def run(specs, execution, report, *, slots, stop, gate, together):
             for spec in specs:
                 if stop():
                     return

@@ -536,7 +536,7 @@ def test_what_normalises_over_the_batch_is_not_split(tiny_plan, execution, room_
 def test_families_that_are_not_split_are_those_with_batch_statistics(tiny_plan):
     for spec in tiny_plan.specs:
         encoder = build_encoder(shape(spec.family, spec.rung, spec.input.shape), spec.input.shape)
-        over_the_batch = any(isinstance(module, torch.nn.BatchNorm1d) for module in encoder.modules())
+        over_the_batch = any(isinstance(module, torch.nn.BatchNorm2d) for module in encoder.modules())
         assert over_the_batch == (spec.family in BATCH_STATISTICS)
 
 

@@ -11,6 +11,7 @@ import resource
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ecgscale.data.store import PackedStore
+from ecgscale.turns import at_step, is_alone, once
 
 EVALUATION_BATCH = 256
 EVALUATION_KEY = 2**40
@@ -43,19 +45,25 @@ def step_of(key: int) -> int:
 
 @dataclass(frozen=True)
 class DigitalBatch:
-    """Records as they lie in the store; cast and normalised on the device by `objectives.batch.make_batch`."""
+    """Records as they lie in the store; cast and normalised on the device by `objectives.batch.make_batch`.
+
+    Attributes:
+        made: what has been made of the signals, for trials that take turns with them (`turns`); None in one that is
+            alone, which needs nothing twice.
+    """
 
     digital: Tensor  # (B, lead, time) int16
     start: Tensor  # (B,)
     stop: Tensor  # (B,)
     targets: Tensor  # (B, target) float32
     key: int
+    made: dict[Any, Any] | None = None
 
     def to(self, device: torch.device) -> DigitalBatch:
         digital, start, stop, targets = (
             t.to(device, non_blocking=True) for t in (self.digital, self.start, self.stop, self.targets)
         )
-        return DigitalBatch(digital, start, stop, targets, self.key)
+        return DigitalBatch(digital, start, stop, targets, self.key, self.made)
 
 
 class RecordSource:
@@ -86,12 +94,19 @@ class RecordSource:
 
     def batch(self, members: Members, key: int) -> DigitalBatch:
         """The batch of `members`, positions within `rows`."""
+        slots = self._slots[members]
+
+        def read() -> tuple[Tensor, dict[Any, Any] | None]:
+            return torch.from_numpy(self.store.shards.read(slots)), None if is_alone() else {}
+
+        digital, made = once((self.store.path, key, slots.tobytes()), read)
         return DigitalBatch(
-            torch.from_numpy(self.store.shards.read(self._slots[members])),
+            digital,
             torch.from_numpy(self._start[members].astype(np.int64)),
             torch.from_numpy(self._stop[members].astype(np.int64)),
             torch.from_numpy(self.targets[members]),
             key,
+            made,
         )
 
     def batches(self, wanted: Iterable[tuple[Members, int]]) -> Iterator[DigitalBatch]:
@@ -102,6 +117,7 @@ class RecordSource:
         def read() -> DigitalBatch:
             nonlocal n_to_announce
             members, key, probes = waiting.popleft()
+            at_step(step_of(key) if key < EVALUATION_KEY else None)
             waits_before = _waits_for_disk()
             batch = self.batch(members, key)
             if probes and _waits_for_disk() > waits_before:

@@ -12,6 +12,7 @@ from ecgscale.budget import Gate
 from ecgscale.execution import Execution
 from ecgscale.executors import Report, Stop, never
 from ecgscale.executors.slots import Slots
+from ecgscale.side_by_side import SideBySide
 from ecgscale.specs import TrialSpec
 
 # Ray reads these when it is imported
@@ -66,6 +67,7 @@ def run(
     slots: Slots | None = None,
     stop: Stop = never,
     gate: Gate | None = None,
+    together: SideBySide | None = None,
 ) -> None:
     """Runs trials on the connected cluster, in the given order as far as their shares of GPUs keep it.
 
@@ -74,10 +76,12 @@ def run(
 
     Args:
         slots: what one trial holds; by default CPUs, and a share of a GPU if the cluster has any.
+        together: which trials train side by side; by default none.
 
     Raises:
         EcgscaleError: no node can run a trial, and none will.
     """
     from ecgscale.executors.ray_pool import Pool
 
-    Pool(execution, report, slots or Slots(), stop, gate, autoscaled=not _started_here).run(specs)
+    pool = Pool(execution, report, slots or Slots(), stop, gate, autoscaled=not _started_here)
+    pool.run((together or SideBySide()).groups(specs))

@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ from ecgscale.failures import FailureClass
 from ecgscale.leases import Lease, Leases
 from ecgscale.preemption import PREEMPTED, StopRequest
 from ecgscale.schedule import Device, Queue, Start
+from ecgscale.side_by_side import Group
 from ecgscale.specs import TrialSpec
 
 LOOK_S = 1.0
@@ -70,7 +71,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Worker:
-    """One actor, its share of a place, and what it does: start, wait, or run a trial."""
+    """One actor, its share of a place, and what it does: start, wait, or run a trial, or several side by side."""
 
     actor: Any
     place: Place
@@ -79,9 +80,9 @@ class Worker:
     """What it is to answer; None while it waits."""
     pid: int | None = None
     """None until it has started."""
-    spec: TrialSpec | None = None
-    lease: Lease | None = None
-    """Of its trial, if rows are shipped: else it holds the lease itself."""
+    group: Group = ()
+    leases: dict[str, Lease] = field(default_factory=dict)
+    """Of its trials, if rows are shipped: else it holds the leases itself."""
 
 
 @dataclass(eq=False)
@@ -137,7 +138,7 @@ class Pool:
         self.autoscaled = autoscaled
         self.on_gpus = False
         self.leases = Leases(execution.results, execution.lease_s)
-        self.queue: Queue[TrialSpec] = Queue()
+        self.queue: Queue[Group] = Queue()
         self.places: dict[str, list[Place]] = {}  # by node
         self.workers: list[Worker] = []
         self.orphans: dict[str, tuple[TrialSpec, float]] = {}  # their nodes are gone; they wait for their leases to end
@@ -151,11 +152,11 @@ class Pool:
         self._next_look = 0.0
         self._next_trim = time.monotonic() + TRIM_S
 
-    def run(self, specs: Sequence[TrialSpec]) -> None:
+    def run(self, groups: Sequence[Group]) -> None:
         """Until every trial has ended, or the run was asked to stop."""
         with StopRequest().listening() as signals:
             try:
-                self.queue = self._queue(specs, signals)
+                self.queue = self._queue(groups, signals)
                 while (self.queue or self.orphans or self._running()) and signals.reason is None:
                     self._look()
                     self._start_what_fits()
@@ -172,22 +173,22 @@ class Pool:
                         place.give_back()
                 self._ask_for([])
 
-    def _queue(self, specs: Sequence[TrialSpec], signals: StopRequest) -> Queue[TrialSpec]:
-        """Every trial with its share of a GPU, or of the CPUs of one trial."""
+    def _queue(self, groups: Sequence[Group], signals: StopRequest) -> Queue[Group]:
+        """Every group with its share of a GPU, or of the CPUs of one trial."""
         self.on_gpus = self.slots.wait_for_gpus or any(node["Resources"].get("GPU") for node in _alive().values())
-        if not (self.on_gpus and specs):
-            return Queue((spec, 1.0) for spec in specs)
+        if not (self.on_gpus and groups):
+            return Queue((group, 1.0) for group in groups)
         memory_gib = self.slots.gpu_memory_gib
         if memory_gib is None and self.slots.trials_per_gpu is None and not self.slots.alone:
-            self.queue.put_first(specs[0], 1.0)  # until the shares are known, an autoscaler is asked for one
+            self.queue.put_first(groups[0], 1.0)  # until the shares are known, an autoscaler is asked for one
             while not self.places and signals.reason is None and not self.stop():
                 self._look()
                 time.sleep(0 if self.places else LOOK_S)
             memory_gib = min(filter(None, map(_gpu_memory_gib, self.places)), default=None)
-        return Queue((spec, self.slots.share(spec, memory_gib)) for spec in specs)
+        return Queue((group, self.slots.group_share(group, memory_gib)) for group in groups)
 
     def _running(self) -> list[Worker]:
-        return [worker for worker in self.workers if worker.spec is not None]
+        return [worker for worker in self.workers if worker.group]
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
@@ -204,7 +205,8 @@ class Pool:
         self._look_at_nodes()
         for trial_id in self.leases.free(self.orphans):
             self.leases.clear(trial_id)  # the worker that gets it has not watched it
-            self.queue.put_first(*self.orphans.pop(trial_id))
+            spec, share = self.orphans.pop(trial_id)
+            self.queue.put_first((spec,), share)
         self._ask_for(self._wanted_shares())
 
     def _look_at_nodes(self) -> None:
@@ -255,14 +257,14 @@ class Pool:
 
     def _start_what_fits(self) -> None:
         """Trials on workers that wait, and workers for trials that have none. Which trial a new one gets is open."""
-        held_back: list[Start[TrialSpec, Place]] = []
+        held_back: list[Start[Group, Place]] = []
         coming: list[Worker] = []
         places = [p for node, found in self.places.items() for p in found if not self._is_broken(node)]
         for start in self.queue.starts(places):
             place, share = start.device, start.share
             worker = place.waiting(share)
-            if worker is not None and self._may_start(start.job):
-                self._launch(worker, start.job)
+            if worker is not None and (group := self._that_may_start(start.job)):
+                self._launch(worker, group)
                 continue
             held_back.append(start)
             if not self._over:
@@ -282,38 +284,51 @@ class Pool:
     def _is_broken(self, node: str) -> bool:
         return self._failed_starts[node] >= STARTS_FORGIVEN
 
-    def _may_start(self, spec: TrialSpec) -> bool:
-        if not self._over and (self.stop() or (self.gate is not None and self.gate.refuses(spec.trial_id))):
+    def _that_may_start(self, group: Group) -> Group:
+        if self._over or self.stop():
             self._launch_no_more()
-        return not self._over
+            return ()
+        allowed = tuple(spec for spec in group if self.gate is None or not self.gate.refuses(spec.trial_id))
+        if len(allowed) < len(group):
+            self._launch_no_more()
+        return allowed
 
     def _launch_no_more(self) -> None:
         self._over = True
         self.queue.clear()
         self.orphans.clear()
 
-    def _launch(self, worker: Worker, spec: TrialSpec) -> None:
-        worker.spec = spec
+    def _launch(self, worker: Worker, group: Group) -> None:
+        worker.group = group
         if self.slots.ship_results:
-            try:
-                worker.lease = self.leases.acquire(spec.trial_id, spec.label)
-            except OSError as error:
-                self._free(worker, lost(spec, f"its lease could not be written ({error.strerror or error})"))
-                return
-            if worker.lease is None:
-                self._free(worker, left_out(spec, LEASED_ELSEWHERE))
+            refused = [end for spec in group if (end := self._not_leased(worker, spec)) is not None]
+            worker.group = group = tuple(spec for spec in group if spec.trial_id in worker.leases)
+            self._tell(worker, refused)
+            if not group:
+                self._free(worker, [])
                 return
         # the name is what the dashboard's task table shows
-        run = worker.actor.run.options(name=spec.label)
-        worker.pending = run.remote(spec, self.execution, self._to_ship(spec))
+        name = group[0].label if len(group) == 1 else f"{group[0].label} and {len(group) - 1} beside it"
+        run = worker.actor.run.options(name=name)
+        worker.pending = run.remote(group, self.execution, self._to_ship(group))
 
-    def _to_ship(self, spec: TrialSpec) -> dict[str, bytes] | None:
-        """What a node that sees no results must have to go on after a training that has completed."""
+    def _not_leased(self, worker: Worker, spec: TrialSpec) -> Ended | None:
+        try:
+            lease = self.leases.acquire(spec.trial_id, spec.label)
+        except OSError as error:
+            return lost(spec, f"its lease could not be written ({error.strerror or error})")
+        if lease is None:
+            return left_out(spec, LEASED_ELSEWHERE)
+        worker.leases[spec.trial_id] = lease
+        return None
+
+    def _to_ship(self, group: Group) -> dict[str, bytes] | None:
+        """What a node that sees no results must have to go on after trainings that have completed."""
         if not self.slots.ship_results:
             return None
-        if results.completed_row(self.execution.results, spec.trial_id) is None:
-            return {}
-        return dict(shipping.published(self.execution.results, spec.trial_id))
+        folder = self.execution.results
+        trained = [spec.trial_id for spec in group if results.completed_row(folder, spec.trial_id) is not None]
+        return {name: content for trial_id in trained for name, content in shipping.published(folder, trial_id)}
 
     def _open(self, place: Place, share: float) -> Worker:
         """Starts a worker; Ray waits until there is room for it."""
@@ -335,7 +350,7 @@ class Pool:
 
     def _make_room(self, place: Place, coming: Sequence[Worker]) -> None:
         """For those that come, in the place of workers that wait for trials of another share."""
-        for worker in [w for w in place.workers if w.spec is None and w not in coming]:
+        for worker in [w for w in place.workers if not w.group and w not in coming]:
             if place.held.is_overfull:
                 self._close(worker)
 
@@ -347,8 +362,8 @@ class Pool:
         self.workers.remove(worker)
         worker.place.workers.remove(worker)
         worker.place.held.give(worker.share)
-        if worker.lease is not None:
-            worker.lease.release()
+        for lease in worker.leases.values():
+            lease.release()
 
     # --- hearing ---------------------------------------------------------------------------------------------------
 
@@ -373,58 +388,66 @@ class Pool:
                     self._take(worker, answer)
 
     def _take(self, worker: Worker, answer: Answer) -> None:
-        spec, end = worker.spec, answer.end
-        assert spec is not None
-        if worker.lease is not None:
-            end = self._published(spec, answer, worker.lease)
-        distrusted = answer.asked_to_stop or end.failure in _DOUBTFUL
+        specs = {spec.trial_id: spec for spec in worker.group}
+        ends = list(answer.ends)
+        if worker.leases:
+            ends = [self._published(specs[e.trial_id], e, answer, worker.leases[e.trial_id]) for e in ends]
+        distrusted = answer.asked_to_stop or any(end.failure in _DOUBTFUL for end in ends)
         if distrusted or answer.anonymous_bytes > worker.place.limit_bytes:
             self._close(worker)
-        if end.status == PREEMPTED and not self._over:
-            self.queue.put_first(spec, worker.share)
-        self._free(worker, end)
+        again = tuple(specs[end.trial_id] for end in ends if end.status == PREEMPTED)
+        if again and not self._over:
+            self.queue.put_first(again, worker.share)
+        self._free(worker, ends)
 
-    def _published(self, spec: TrialSpec, answer: Answer, lease: Lease) -> Ended:
+    def _published(self, spec: TrialSpec, end: Ended, answer: Answer, lease: Lease) -> Ended:
         """Publishes files that were shipped, as the worker itself would have."""
         with lease:
             try:
-                if not shipping.put(self.execution.results, answer.files, lease.held):
+                if not shipping.put(self.execution.results, answer.files.get(spec.trial_id, {}), lease.held):
                     return left_out(spec, LEASED_ELSEWHERE)
             except OSError as error:
                 return lost(spec, f"its row could not be written ({error.strerror or error})")
-        return answer.end
+        return end
 
-    def _free(self, worker: Worker, end: Ended) -> None:
-        """The trial of this worker has ended."""
-        worker.spec = worker.lease = None
+    def _free(self, worker: Worker, ends: Iterable[Ended]) -> None:
+        """The trials of this worker have ended."""
+        worker.group, worker.leases = (), {}
         worker.place.give(worker.share)
-        if self.gate is not None:
-            self.gate.ended(end.trial_id, end.wall_s)
-        if end.status != PREEMPTED:
-            self.report(replace(end, shared=self._is_shared(worker)))
+        self._tell(worker, ends)
+
+    def _tell(self, worker: Worker, ends: Iterable[Ended]) -> None:
+        for end in ends:
+            if self.gate is not None:
+                self.gate.ended(end.trial_id, end.wall_s)
+            if end.status != PREEMPTED:
+                self.report(replace(end, shared=end.shared or self._is_shared(worker)))
 
     def _is_shared(self, worker: Worker) -> bool:
         return worker.share < 1 if self.on_gpus else len(self.places.get(worker.place.node, ())) > 1
 
     def _bury(self, worker: Worker, error: RayError) -> None:
         """Of a worker that is dead, or has raised what a trial never raises."""
-        spec, node = worker.spec, worker.place.node
+        group, node = worker.group, worker.place.node
         self._close(worker)
         self._look_at_nodes()
-        if spec is None:
+        if not group:
             self._failed_starts[node] += 1
             self._why_none_starts = str(error).strip().splitlines()[-1]
             if node in self.places and self._failed_starts[node] == STARTS_FORGIVEN:
                 log.warning("no worker starts on node %s: nothing more is run there (%s)", node, self._why_none_starts)
             return
-        end = worker_died(spec, self.execution)
+        self._free(worker, [self._without_answer(spec, worker, error) for spec in group])
+
+    def _without_answer(self, spec: TrialSpec, worker: Worker, error: RayError) -> Ended:
         if isinstance(error, RayTaskError):
-            end = lost(spec, f"its worker failed: {type(error.cause).__name__}: {error.cause}")
-        elif node not in self.places and self._node_losses[spec.trial_id] < NODE_LOSSES_FORGIVEN and not self._over:
+            return lost(spec, f"its worker failed: {type(error.cause).__name__}: {error.cause}")
+        its_node_is_gone = worker.place.node not in self.places
+        if its_node_is_gone and self._node_losses[spec.trial_id] < NODE_LOSSES_FORGIVEN and not self._over:
             self._node_losses[spec.trial_id] += 1
             self.orphans[spec.trial_id] = (spec, worker.share)
-            end = left_out(spec, PREEMPTED)
-        self._free(worker, end)
+            return left_out(spec, PREEMPTED)
+        return worker_died(spec, self.execution)
 
     # --- ending ----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What runs on the nodes of a Ray cluster: a slot, the actor that trains one trial after the other."""
+"""What runs on the nodes of a Ray cluster: a slot, the actor that trains one trial or group after the other."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from ecgscale.execution import Execution
 from ecgscale.executors import Ended, shipping
 from ecgscale.failures import FailureClass
 from ecgscale.preemption import StopRequest
+from ecgscale.side_by_side import Group
 from ecgscale.specs import TrialSpec
 
 
 @dataclass(frozen=True)
 class Answer:
-    """How a trial ended, and whether its process should go on."""
+    """How trials ended, and whether their process should go on."""
 
-    end: Ended
+    ends: tuple[Ended, ...]
     anonymous_bytes: int
     """Memory of the process that is its own; pages of packed records, which the kernel may drop, not counted."""
     asked_to_stop: bool
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """What the trial has published, if that is to be shipped; see `shipping`."""
+    files: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    """Trial id → what it has published, if that is to be shipped; see `shipping`."""
 
 
 class Slot:
@@ -49,32 +50,37 @@ class Slot:
         """The first that it is asked, and answers once it can take trials."""
         return os.getpid()
 
-    def run(self, spec: TrialSpec, execution: Execution, files: Mapping[str, bytes] | None) -> Answer:
-        """Runs a trial as far as it is not done.
+    def run(self, group: Group, execution: Execution, files: Mapping[str, bytes] | None) -> Answer:
+        """Runs trials side by side, mostly a single one, as far as they are not done.
 
         Args:
-            files: what it has published, for nodes that don't see the results folder; None if this one does.
+            files: what they have published, for nodes that don't see the results folder; None if this one does.
         """
-        from ecgscale.executors.inprocess import ended
+        from ecgscale.executors.inprocess import ends
 
         asked = StopRequest()
         if files is not None:
             execution = replace(execution, results=_folder_of_this_node(execution.results))
-            for _ in shipping.taken(execution.results, spec.trial_id):
-                continue  # left by a driver that was killed, and its results folder may be another by now
+            for spec in group:
+                for _ in shipping.taken(execution.results, spec.trial_id):
+                    continue  # left by a driver that was killed, and its results folder may be another by now
             shipping.put(execution.results, files)
         try:
-            _pack_if_missing(spec, execution.data)
+            for spec in group:
+                _pack_if_missing(spec, execution.data)
         except DataError as error:
             reason = str(error).replace(f"{execution.data}/", "")
-            return Answer(Ended(spec.trial_id, spec.label, "failed", 0.0, None, reason, FailureClass.DATA), 0, False)
-        end = ended(spec, execution, asked=asked)
+            failed = [Ended(s.trial_id, s.label, "failed", 0.0, None, reason, FailureClass.DATA) for s in group]
+            return Answer(tuple(failed), 0, False)
+        ended = tuple(ends(group, execution, asked=asked))
         if not self._is_warm:
             # what stays is code: half a million objects, which each trial's own collection went through in 0.2 s
             gc.freeze()
             self._is_warm = True
-        published = dict(shipping.taken(execution.results, spec.trial_id)) if files is not None else {}
-        return Answer(end, _anonymous_bytes(), asked.reason is not None, published)
+        published = {}
+        if files is not None:
+            published = {s.trial_id: dict(shipping.taken(execution.results, s.trial_id)) for s in group}
+        return Answer(ended, _anonymous_bytes(), asked.reason is not None, published)
 
 
 def ask_to_stop(pids: Iterable[int]) -> None:

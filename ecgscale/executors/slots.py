@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ecgscale.plan import planned
+from ecgscale.plan import gpu_share, planned
+from ecgscale.side_by_side import Group
 from ecgscale.specs import TrialSpec
 
 
 @dataclass(frozen=True)
 class Slots:
     """Attributes:
-    trials_per_gpu: that share one GPU; None for as many as memory and time allow, by `PlannedTrial.gpu_share`.
+    trials_per_gpu: that share one GPU, those that take turns counted once; None for as many as memory and time allow,
+        by `plan.gpu_share`.
     gpu_memory_gib: of the smallest GPU; None to ask the first node that has one.
     wait_for_gpus: the cluster starts nodes with GPUs when they are asked for; there may be none yet.
     alone: a trial has a GPU to itself, or its node where there is none; for what ran out of memory beside others.
@@ -23,6 +25,12 @@ class Slots:
     wait_for_gpus: bool = False
     ship_results: bool = False
     alone: bool = False
+
+    def group_share(self, group: Group, gpu_memory_gib: float | None) -> float:
+        """The same of trials that take turns in one process."""
+        if len(group) == 1 or self.alone or self.trials_per_gpu is not None or gpu_memory_gib is None:
+            return self.share(group[0], gpu_memory_gib)
+        return gpu_share([planned(spec) for spec in group], gpu_memory_gib)
 
     def share(self, spec: TrialSpec, gpu_memory_gib: float | None) -> float:
         """Of one GPU; a whole one where nobody knows its memory."""

@@ -25,8 +25,10 @@ from ecgscale.errors import EcgscaleError
 from ecgscale.execution import Execution
 from ecgscale.executors import Ended, Report, Stop, never
 from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, Elsewhere, worker_died
+from ecgscale.executors.leftovers import clear_away
 from ecgscale.leases import Leases
 from ecgscale.preemption import PREEMPTED, StopRequest
+from ecgscale.side_by_side import SideBySide
 from ecgscale.specs import TrialSpec
 
 LOOK_S = 1.0
@@ -51,6 +53,7 @@ def run(
     processes: int = 1,
     stop: Stop = never,
     gate: Gate | None = None,
+    together: SideBySide | None = None,
 ) -> None:
     """Works until every trial has ended, here or elsewhere, and reports each end once.
 
@@ -60,21 +63,20 @@ def run(
     Args:
         processes: workers on this machine; they take its GPUs in turn. With 1 it is this process itself.
         gate: of one process; several can't share it.
+        together: which trials train side by side; by default none.
 
     Raises:
         EcgscaleError: a gate for several processes.
     """
     lost_before = Leases(execution.results).generations()
     if processes == 1:
-        _work(specs, execution, lost_before, report, stop, gate)
+        _work(specs, execution, lost_before, report, stop, gate, together)
     elif gate is not None:
         raise EcgscaleError("a budget or a deadline needs --executor ray or inprocess, or --processes 1")
     else:
-        crew = _Crew(tuple(specs), execution, lost_before, report, stop, processes)
+        crew = _Crew(tuple(specs), execution, lost_before, report, stop, processes, together)
         crew.work()
-        leases = Leases(execution.results)
-        for trial_id in crew.settled:  # of workers that were killed between what they published and their release
-            leases.clear(trial_id)
+        clear_away(execution.results, crew.settled)  # of workers that were killed after what they published
 
 
 def _work(
@@ -84,11 +86,13 @@ def _work(
     report: Report,
     stop: Stop,
     gate: Gate | None = None,
+    together: SideBySide | None = None,
 ) -> None:
-    from ecgscale.executors.inprocess import ended  # brings torch along
+    from ecgscale.executors.inprocess import ends  # brings torch along
 
     elsewhere = Elsewhere(execution)
     left = {spec.trial_id: spec for spec in specs}
+    together = together or SideBySide()
 
     def end_with(end: Ended) -> None:
         del left[end.trial_id]
@@ -96,26 +100,32 @@ def _work(
 
     with StopRequest().listening() as signals:
         while left:
-            ends, free = elsewhere.look(left.values())
-            for end in ends:
+            over, free = elsewhere.look(left.values())
+            for end in over:
                 end_with(end)
             generations = elsewhere.leases.generations()
             free.sort(key=lambda spec: generations.get(spec.trial_id, 0) >= OWNERS_LOST)  # what may kill us comes last
-            for spec in free:
+            lost_here = {t: n - lost_before.get(t, 0) for t, n in generations.items()}
+            # what may have cost us a worker runs alone: nothing dies with it
+            for group in together.without(t for t, n in lost_here.items() if n > 0).groups(free):
                 if stop() or signals.reason is not None:
                     return
-                if generations.get(spec.trial_id, 0) - lost_before.get(spec.trial_id, 0) >= OWNERS_LOST:
-                    end_with(worker_died(spec, execution, OWNERS_LOST, given_up=True))
+                if lost_here.get(group[0].trial_id, 0) >= OWNERS_LOST:
+                    end_with(worker_died(group[0], execution, OWNERS_LOST, given_up=True))
                     continue
-                if gate is not None and gate.refuses(spec.trial_id):
+                group = tuple(spec for spec in group if gate is None or not gate.refuses(spec.trial_id))
+                if not group:
                     return
-                end = ended(spec, execution, elsewhere.leases, signals)
-                if gate is not None:
-                    gate.ended(spec.trial_id, end.wall_s)
-                if end.status == PREEMPTED:
+                statuses = set()
+                for end in ends(group, execution, elsewhere.leases, signals):
+                    if gate is not None:
+                        gate.ended(end.trial_id, end.wall_s)
+                    statuses.add(end.status)
+                    if end.status not in (PREEMPTED, LEASED_ELSEWHERE):
+                        end_with(end)
+                if PREEMPTED in statuses:
                     return
-                if end.status != LEASED_ELSEWHERE:
-                    end_with(end)
+                if statuses != {LEASED_ELSEWHERE}:
                     break
             else:
                 if stop() or signals.reason is not None:
@@ -143,6 +153,7 @@ class _Crew:
     report: Report
     stop: Stop
     n: int
+    together: SideBySide | None
     members: dict[int, _Member] = field(default_factory=dict)
     reported: set[str] = field(default_factory=set)
     settled: set[str] = field(default_factory=set)
@@ -168,7 +179,8 @@ class _Crew:
     def _start(self, number: int) -> None:
         ends, sink = _spawn.Pipe()
         left = tuple(spec for spec in self.specs if spec.trial_id not in self.reported)
-        process = _spawn.Process(target=_child, args=(number, sink, left, self.execution, self.lost_before))
+        arguments = (number, sink, left, self.execution, self.lost_before, self.together)
+        process = _spawn.Process(target=_child, args=arguments)
         process.start()
         sink.close()  # so that the pipe ends with the child
         self.members[number] = _Member(process, ends)
@@ -214,12 +226,18 @@ class _Crew:
 
 
 def _child(
-    number: int, sink: Connection, specs: tuple[TrialSpec, ...], execution: Execution, lost_before: dict[str, int]
+    number: int,
+    sink: Connection,
+    specs: tuple[TrialSpec, ...],
+    execution: Execution,
+    lost_before: dict[str, int],
+    together: SideBySide | None,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent asks us to stop
     _take_gpu(number)
     with _stopped_with_parent(), suppress(BrokenPipeError):
-        _work(specs, execution, lost_before, sink.send, sink.poll)  # all the parent ever says is: no more
+        # all the parent ever says is: no more
+        _work(specs, execution, lost_before, sink.send, sink.poll, together=together)
 
 
 def _take_gpu(number: int) -> None:

@@ -82,7 +82,7 @@ def make_batch(
     recorded = (time >= start[:, None]) & (time < stop[:, None])
     inside = recorded[:, None, :].to(torch.float32)
     per_lead = torch.as_tensor(scale, dtype=torch.float32, device=digital.device).reshape(-1, 1)
-    signal = digital * per_lead * inside
+    signal = digital.to(torch.float32).mul_(per_lead).mul_(inside)
     if damage is not None:
         signal = damage(signal, recorded)
     if augment is not None:
@@ -94,9 +94,9 @@ def make_batch(
     else:
         n = inside.sum(dim=-1, keepdim=True).clamp(min=1)
         mean = signal.sum(dim=-1, keepdim=True) / n
-        deviation = (signal - mean) * inside
-        std = deviation.square().sum(dim=-1, keepdim=True).div(n).sqrt()
-        signal = deviation / torch.where(std < FLAT_LEAD, torch.inf, std)
+        deviation = (signal - mean).mul_(inside)
+        std = torch.linalg.vector_norm(deviation, dim=-1, keepdim=True) / n.sqrt()
+        signal = deviation.div_(torch.where(std < FLAT_LEAD, torch.inf, std))
     if augment is not None and augment.lead_dropout:
         kept = kept_leads(len(signal), signal.shape[1], augment, key)
         signal = signal * kept[..., None].to(signal.device)

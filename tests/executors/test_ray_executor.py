@@ -12,8 +12,10 @@ import pytest
 
 from ecgscale.execution import Execution
 from ecgscale.executors import Ended, inprocess
+from ecgscale.executors.slots import Slots
 from ecgscale.plan import Plan
 from ecgscale.results import RunRecord, Status, read
+from ecgscale.side_by_side import SideBySide
 from ecgscale.specs import TrialSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -85,6 +87,18 @@ def nothing_but_rows_is_left(folder: Path) -> None:
 
 def test_nothing_but_rows_is_left(ran):
     nothing_but_rows_is_left(ran[0])
+
+
+def test_a_group_is_run_by_one_worker_and_its_files_travel(cluster, specs, ran, data_dir, tmp_path):
+    """Side by side, on a node that doesn't see the results; the trial of other data is of another stream."""
+    together = SideBySide({spec.trial_id: 3 for spec in specs})
+    assert sorted(map(len, together.groups(specs))) == [1, 3]
+    folder, ended = tmp_path / "tiny", []
+    slots = Slots(ship_results=True)
+    cluster.run(specs, Execution(data_dir, folder, "tiny"), ended.append, slots=slots, together=together)
+    assert {r.trial_id: scores(r) for r in read(folder)} == {r.trial_id: scores(r) for r in read(ran[0])}
+    assert sorted(end.status for end in ended) == ["completed", "completed", "completed", "failed"]
+    nothing_but_rows_is_left(folder)
 
 
 def test_what_is_missing_afterwards_is_the_failed_trial(ran, tiny_plan, specs):

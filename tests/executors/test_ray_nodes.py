@@ -84,18 +84,19 @@ class Napping:
     def pid(self):
         return os.getpid()
 
-    def run(self, spec, execution, ship):
+    def run(self, group, execution, ship):
         import ray
 
         from ecgscale.executors.ray_slot import Answer
 
+        (spec,) = group
         gpu = (*ray.get_runtime_context().get_accelerator_ids().get("GPU", []), "none")[0]
         began = time.time()
         time.sleep(spec.n_steps / 1000)
         told = f"{spec.seed} {gpu} {os.getpid()} {began} {time.time()}\n"
         with (execution.results / "naps").open("a") as sink:
             sink.write(told)
-        return Answer(Ended(spec.trial_id, spec.label, "completed", 0.0, 0.5, None), 0, False)
+        return Answer((Ended(spec.trial_id, spec.label, "completed", 0.0, 0.5, None),), 0, False)
 
 
 @dataclass(frozen=True)
@@ -175,14 +176,14 @@ def test_a_gpu_holds_no_more_trials_than_its_node_has_cpus_for(naps):
 class Troubled(Napping):
     """Its first trial leaves too much memory behind, the second a bug, the third was asked to stop."""
 
-    def run(self, spec, execution, ship):
-        answer = super().run(spec, execution, ship)
+    def run(self, group, execution, ship):
+        answer = super().run(group, execution, ship)
         trouble = {
             0: {"anonymous_bytes": 2**60},
-            1: {"end": replace(answer.end, status="failed", failure=FailureClass.BUG)},
+            1: {"ends": (replace(answer.ends[0], status="failed", failure=FailureClass.BUG),)},
             2: {"asked_to_stop": True},
         }
-        return replace(answer, **trouble.get(spec.seed, {}))
+        return replace(answer, **trouble.get(group[0].seed, {}))
 
 
 class Broken(Napping):

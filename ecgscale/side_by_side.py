@@ -1,0 +1,50 @@
+"""Which trials train side by side: in one process, in turns, on one stream of records (`turns`)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ecgscale.plan import PlannedTrial
+from ecgscale.specs import TrialSpec
+
+Group = tuple[TrialSpec, ...]
+
+
+def stream(spec: TrialSpec) -> Hashable:
+    """Equal for trials that are given the same records in the same batches, whatever they learn of them."""
+    fingerprint = spec.data_fingerprint.get(spec.train_on)
+    records = (spec.train_on, fingerprint, spec.split, spec.data_fraction, spec.target)
+    return records, spec.input, spec.train, spec.seed, spec.n_steps
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Attributes:
+    most: trial id → how many take turns, itself included; 1 where it is missing.
+    """
+
+    most: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def planned(cls, trials: Iterable[PlannedTrial], most: int | None = None) -> SideBySide:
+        """As the plan says, or `most` of whatever shares a stream."""
+        return cls({trial.spec.trial_id: most or trial.side_by_side for trial in trials})
+
+    def without(self, trial_ids: Iterable[str]) -> SideBySide:
+        """The same, but these run alone."""
+        return SideBySide({**self.most, **dict.fromkeys(trial_ids, 1)})
+
+    def groups(self, specs: Sequence[TrialSpec]) -> list[Group]:
+        """All trials in groups, in the order of their first members; most are groups of one."""
+        groups: list[list[TrialSpec]] = []
+        open_: dict[Hashable, list[TrialSpec]] = {}
+        for spec in specs:
+            most = self.most.get(spec.trial_id, 1)
+            key = (most, stream(spec)) if most > 1 else spec.trial_id
+            group = open_.get(key)
+            if group is None or len(group) == most:
+                group = open_[key] = []
+                groups.append(group)
+            group.append(spec)
+        return [tuple(group) for group in groups]

@@ -1,0 +1,170 @@
+"""Trials of one process side by side: each in a thread of its own, one running at a time, all on one stream of records.
+
+Whoever is furthest behind goes on, as far as the next batch; what one has read and made of the records of that batch,
+the others are given. Nothing but that is shared, so that every trial is the ordinary one, bit for bit. What a trial is,
+this module doesn't know; a process that runs one alone never waits here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+Own = tuple[Callable[[], Any], Callable[[Any], None]]
+"""What the process has one of, and every member its own, such as random generators: keeps it, restores it."""
+
+
+class _Member:
+    """One of those that take turns.
+
+    Attributes:
+        turn: released when it may run.
+        place: how far it is: the step, and the batches that it has evaluated since.
+        waited_s: for its turn, in all.
+    """
+
+    def __init__(self, group: _Group) -> None:
+        self.group = group
+        self.turn = threading.Lock()
+        self.turn.acquire()
+        self.place = (-1, 0)
+        self.waited_s = 0.0
+
+
+class _Group:
+    """Only the member that runs touches it.
+
+    Attributes:
+        made: what was read last, under its key.
+        of_all: what holds for the process until the last member has ended.
+    """
+
+    def __init__(self, n: int, own: Own) -> None:
+        self.members = [_Member(self) for _ in range(n)]
+        self.own = own
+        self.made: tuple[Hashable, Any] | None = None
+        self.of_all = ExitStack()
+        self.entered: set[str] = set()
+
+    def next(self) -> _Member:
+        return min(self.members, key=lambda member: member.place)
+
+    def leave(self, member: _Member) -> None:
+        self.members.remove(member)
+        if self.members:
+            self.next().turn.release()
+
+
+_here = threading.local()
+
+
+def _member() -> _Member | None:
+    found: _Member | None = getattr(_here, "member", None)
+    return found
+
+
+def side_by_side(tasks: Sequence[Callable[[], T]], stop: Callable[[str], None], own: Own) -> Generator[T, None, None]:
+    """Runs tasks in turns; what each returns, as they end.
+
+    Args:
+        stop: told why all of them are to end soon, when nobody waits for them any more or one has failed.
+        own: restored when a member goes on.
+
+    Raises:
+        BaseException: what a task has raised, after all have ended.
+    """
+    group = _Group(len(tasks), own)
+    ends: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run(member: _Member, task: Callable[[], T]) -> None:
+        member.turn.acquire()
+        _here.member = member
+        end: tuple[T | None, BaseException | None]
+        try:
+            end = (task(), None)
+        except BaseException as error:
+            end = (None, error)
+        group.leave(member)
+        ends.put(end)
+
+    threads = [
+        threading.Thread(target=run, args=pair, name=f"side by side {number}")
+        for number, pair in enumerate(zip(group.members, tasks, strict=True))
+    ]
+    first = group.next()
+    with group.of_all:
+        for thread in threads:
+            thread.start()
+        first.turn.release()
+        try:
+            for _ in threads:
+                result, error = ends.get()
+                if error is not None:
+                    raise error
+                yield result  # type: ignore[misc]
+        finally:
+            if any(thread.is_alive() for thread in threads):
+                stop("what ran beside it has ended")
+            for thread in threads:
+                thread.join()
+
+
+def at_step(step: int | None) -> None:
+    """Called before the batch of a step is read, or, without one, the next that is evaluated: lets others catch up."""
+    me = _member()
+    if me is None:
+        return
+    me.place = (step, 0) if step is not None else (me.place[0], me.place[1] + 1)
+    following = me.group.next()
+    if following is me:
+        return
+    started = time.perf_counter()
+    keep, restore = me.group.own
+    kept = keep()
+    following.turn.release()
+    me.turn.acquire()
+    restore(kept)
+    me.waited_s += time.perf_counter() - started
+
+
+def once(key: Hashable, make: Callable[[], T]) -> T:
+    """What another made under the same key since the last key, or `make()`."""
+    me = _member()
+    if me is None:
+        return make()
+    if me.group.made is None or me.group.made[0] != key:
+        me.group.made = None  # frees the former before the next is made
+        me.group.made = (key, make())
+    made: T = me.group.made[1]
+    return made
+
+
+def is_alone() -> bool:
+    """Nobody else wants what this thread makes."""
+    return _member() is None
+
+
+@contextmanager
+def of_the_process(name: str, context: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Enters what changes the whole process: the first for all who take turns, until the last of them has ended."""
+    me = _member()
+    if me is None:
+        with context():
+            yield
+        return
+    if name not in me.group.entered:
+        me.group.of_all.enter_context(context())
+        me.group.entered.add(name)
+    yield
+
+
+def clock() -> float:
+    """Seconds, of which those don't count in which others had their turns."""
+    me = _member()
+    return time.perf_counter() - (me.waited_s if me is not None else 0.0)
