@@ -43,7 +43,7 @@ report: install
 	$(BIN)/ecgscale report $(OUT)
 
 test: install
-	$(BIN)/pytest -n 2 --dist loadfile -m 'not gpu'
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not gpu'
 
 lint: install
 	$(BIN)/ruff check .

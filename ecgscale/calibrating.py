@@ -8,11 +8,14 @@ store the records are noise of the right shape, which computes as fast and reads
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -23,14 +26,12 @@ from ecgscale.conventions import LEADS
 from ecgscale.data.store import open_store, store_name
 from ecgscale.data.stream import DigitalBatch, Members, RecordSource, TrainingStream
 from ecgscale.errors import DataError
-from ecgscale.ladder import shape
-from ecgscale.models import build_encoder
-from ecgscale.objectives import objective_of
 from ecgscale.objectives.batch import Batch
 from ecgscale.plan import CPU_CORE, GPU, PlannedTrial, work
+from ecgscale.pretraining import build
 from ecgscale.roofline import Ceiling, Profile, StepWork
 from ecgscale.specs import InputSpec, TrialSpec
-from ecgscale.training import Pretraining, fit, quiet
+from ecgscale.training import Pretraining, fit, is_of_the_compiler, quiet
 
 N_STEPS, N_WARM_UP = 20, 5
 N_EVALUATED = 256
@@ -42,6 +43,8 @@ CPU_MATRIX, GPU_MATRIX = 1024, 8192
 COPIED_BYTES = 2**27
 N_CEILING = 10
 """Times that each is done; the fastest counts."""
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[str, float | None, str], None]
 """Called for each cell: the arm and rung, seconds per step, and if there are none why not."""
@@ -80,7 +83,7 @@ def calibrate(
             continue
         try:
             with threadpool_limits(threads):
-                probed = _Probed(trial, data, device)
+                probed = _Probed.of(trial, data, device)
                 found = probed.measurement(threads, compiling)
                 if profiles is not None:
                     best = best or ceiling(on_gpu, trial.spec.train.precision)
@@ -114,26 +117,34 @@ def _does_not_fit(trial: PlannedTrial, made: Calibration, on_gpu: bool, limit_s:
     return None
 
 
+@dataclass(frozen=True)
 class _Probed:
     """A start, 20 steps and an evaluation; the time per step is the median of those after the warm-up."""
 
-    def __init__(self, trial: PlannedTrial, data: Path, device: str) -> None:
-        self.trial = trial
-        self.device = device
+    trial: PlannedTrial
+    device: str
+    module: Pretraining
+    stream: _TimedStream
+    n_evaluated: int
+    step_s: float
+    rest_s: float
+
+    @classmethod
+    def of(cls, trial: PlannedTrial, data: Path, device: str) -> Self:
+        """Trains."""
         started = time.perf_counter()
         once = trial.spec.train.model_copy(update={"n_evaluations": 1})
         spec = trial.spec.model_copy(update={"n_steps": N_STEPS, "train": once})
         source, scale = _records(spec, data)
-        network = shape(spec.family, spec.rung, spec.input.shape)
-        self.module = Pretraining(build_encoder(network, spec.input.shape), objective_of(spec, network), spec, scale)
-        self.stream = _TimedStream(source, batch_size=spec.train.batch_size, n_steps=N_STEPS, seed=spec.seed)
+        module = build(spec, scale)
+        stream = _TimedStream(source, batch_size=spec.train.batch_size, n_steps=N_STEPS, seed=spec.seed)
         evaluated = _first(source, N_EVALUATED)
         with quiet():
-            fit(self.module, self.stream, evaluated, accelerator="cpu" if device == CPU else "gpu")
-        self.n_evaluated = len(evaluated)
-        self.step_s = float(statistics.median(np.diff(self.stream.asked_at)[N_WARM_UP:]))
-        self.rest_s = max(time.perf_counter() - started - N_STEPS * self.step_s, 0.0)
-        self.module.to("cpu" if device == CPU else "cuda")
+            fit(module, stream, evaluated, accelerator="cpu" if device == CPU else "gpu")
+        step_s = float(statistics.median(np.diff(stream.asked_at)[N_WARM_UP:]))
+        rest_s = max(time.perf_counter() - started - N_STEPS * step_s, 0.0)
+        module.to("cpu" if device == CPU else "cuda")
+        return cls(trial, device, module, stream, len(evaluated), step_s, rest_s)
 
     def measurement(self, threads: int, compiling: bool) -> Measurement:
         compile_s, saved_s = self._compiled() if compiling else (None, None)
@@ -154,18 +165,28 @@ class _Probed:
         batches = iter(self.stream)
         return _median([self._normalised(batches)[1] for _ in range(N_STEPS)])
 
-    def _compiled(self) -> tuple[float, float]:
-        """Seconds that compiling costs, and what it saves forwards and backwards."""
+    def _compiled(self) -> tuple[float | None, float | None]:
+        """Seconds that compiling costs where nothing was compiled before, and what it saves forwards and backwards;
+        None where it fails."""
+        from torch._inductor.utils import fresh_inductor_cache  # seconds to import
+
         module = self.module
         module.train()
         batch, _ = self._normalised(iter(self.stream))
         as_it_is = _median([sum(self._passed(batch)) for _ in range(N_STEPS)])
-        module.compile_encoder()
-        started = _now()
-        compiled = _median([sum(self._passed(batch)) for _ in range(N_STEPS)])
-        cost_s = _now() - started - N_STEPS * compiled
-        module.compiled.clear()
-        module.zero_grad()
+        try:
+            with fresh_inductor_cache(), module.compiled_encoder():
+                started = _now()
+                compiled = _median([sum(self._passed(batch)) for _ in range(N_STEPS)])
+                cost_s = _now() - started - N_STEPS * compiled
+        except Exception as error:
+            if not is_of_the_compiler(error):
+                raise
+            why, _, _ = str(error).partition("\n")
+            log.warning("%s: can't be compiled here (%s)", _name(self.trial), why)
+            return None, None
+        finally:
+            module.zero_grad()
         return max(cost_s, 0.0), as_it_is - compiled
 
     def profile(self, ceiling: Ceiling) -> Profile:
@@ -179,7 +200,7 @@ class _Probed:
             whole, data_s = self._normalised(batches)
             forward_s, backward_s = self._passed(whole)
             started = _now()
-            torch.nn.utils.clip_grad_norm_(module.parameters(), spec.train.clip_norm)
+            module.clip()
             optimizer.step()
             optimizer.zero_grad()
             optimiser_s = _now() - started

@@ -100,7 +100,8 @@ class Calibration:
 
     @classmethod
     def from_rows(cls, records: Iterable[RunRecord]) -> Calibration:
-        """What finished trials took. Rows of another version, or of a training in several pieces, are left out."""
+        """What finished trials took. Rows of another version, of a training in several pieces, or of one that was
+        compiled or read its records with others, are left out."""
         return cls(tuple(m for m in map(_measured_by, records) if m is not None))
 
     @classmethod
@@ -175,11 +176,15 @@ class Calibration:
         together_s = step_s - statistics.median(data_s) * (1 - 1 / n)
         return n if step_s > LEAST_GAIN * together_s else 1
 
-    def applied(self, plan: Plan) -> Plan:
-        """The plan with these times, costliest first on the device that was measured."""
+    def applied(self, plan: Plan, device: Device | None = None) -> Plan:
+        """The plan with these times, costliest first.
+
+        Args:
+            device: what the trials will run on; None for what was measured, a GPU if there was one.
+        """
         if not self.measurements:
             return plan
-        device = GPU if self.gpu is not None else CPU_CORE
+        device = device or (GPU if self.gpu is not None else CPU_CORE)
         memo: dict[Any, tuple[tuple[float, Origin], tuple[float, Origin], int, bool]] = {}
         trials = []
         for trial in plan.trials:
@@ -217,6 +222,8 @@ def measurement(
 
 def _measured_by(record: RunRecord) -> Measurement | None:
     if record.status != Status.COMPLETED or not record.train_s or record.train_s > record.wall_s:
+        return None
+    if record.compiled or record.n_beside:  # a plan takes trials for what they are alone, and decides from that
         return None
     try:
         spec = TrialSpec.model_validate_json(record.spec)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ecgscale.cli_options import EXIT_INTERRUPTED, EXIT_SAME_BUG, EXIT_TRIALS_FAILED, DataDir, Json, SweepFile
 from ecgscale.data_cli import data_app
 from ecgscale.errors import EcgscaleError
+from ecgscale.tune_cli import tune_lr
 
 if TYPE_CHECKING:
     import datetime
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from ecgscale.budget import Gate
     from ecgscale.executors import Ended
     from ecgscale.executors.slots import Slots
-    from ecgscale.plan import Order, Plan
+    from ecgscale.plan import Device, Order, Plan
     from ecgscale.roofline import Profile
-    from ecgscale.sweep import Backlog, ExecutorName
+    from ecgscale.sweep import Backlog
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,10 +38,6 @@ app.add_typer(data_app, name="data")
 export_app = typer.Typer(no_args_is_help=True, help="Scripts that run a sweep under another scheduler.")
 app.add_typer(export_app, name="export")
 
-Number = TypeVar("Number", int, float)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
-SweepFile = Annotated[Path, typer.Argument(help="A sweep file, for example sweeps/grid_small.yaml.")]
 Results = Annotated[Path, typer.Argument(help="A results folder, for example results/grid_small.")]
 CheckpointSeconds = Annotated[
     float, typer.Option(min=0, help="Write a trial's progress this often; 0 for only when it is told to stop.")
@@ -64,16 +62,10 @@ Together = Annotated[
         help="So many trials of one stream of records take turns in one process; by default as `calibrate` found.",
     ),
 ]
-DataDir = Annotated[Path, typer.Option("--data", help="Data directory; each population is a folder in it.")]
-
 CalibrationFile = Annotated[
     Path | None,
     typer.Option("--calibration", help="What `calibrate` wrote; by default calibration.json of the results folder."),
 ]
-
-EXIT_TRIALS_FAILED = 3
-EXIT_SAME_BUG = 4
-EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -181,110 +173,7 @@ def calibrate(
         print(f"written: {file}")
 
 
-@app.command("tune-lr")
-def tune_lr(
-    sweep_file: SweepFile,
-    data: DataDir,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Results folder; by default results/NAME/learning_rates.")
-    ] = None,
-    rungs: Annotated[str | None, typer.Option(help="With commas; by default the sweep's three smallest.")] = None,
-    rates: Annotated[
-        str | None, typer.Option(help="Peak rates, with commas; by default five powers of two around the sweep's.")
-    ] = None,
-    seeds: Annotated[str | None, typer.Option(help="With commas; by default the sweep's.")] = None,
-    fraction: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Of the training records; by default the sweep's largest.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of every trial; by default by the sweep's budget.")] = None,
-    executor: Annotated[Literal["ray", "inprocess", "worker"], typer.Option(help="As of `ecgscale sweep`.")] = "ray",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads per trial.")] = 1,
-    write: Annotated[bool, typer.Option("--write", help="Put the new constants into the sweep file.")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Train no trial: say whether every layer changes alike at every width.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Find the learning-rate rules of a sweep: small rungs at several rates, and the line through the best.
-
-    Prints how the sweep file would change; --write changes it. Trials that have ended are not run again.
-
-    Exit status 3 if a trial failed; one that diverged is an answer.
-
-    Example: [bold]ecgscale tune-lr sweeps/grid_small.yaml --data data/synthetic --steps 150[/bold]
-    """
-    from ecgscale.console import packing_progress
-    from ecgscale.data.populations import populations
-    from ecgscale.specs import load_grid
-    from ecgscale.tune_lr import tuning_grid, tuning_plan
-
-    grid = load_grid(sweep_file)
-    folder = out or Path("results") / grid.name / "learning_rates"
-    some_rates = _listed("--rates", rates, float, sys.float_info.min)
-    grid = tuning_grid(grid, rungs.split(",") if rungs else (), fraction, _listed("--seeds", seeds, int, 0))
-    with packing_progress() as start:
-        tried = tuning_plan(grid, populations(grid, data, start_progress=start), some_rates, steps)
-    if check:
-        from ecgscale.console_lr import show_checks
-        from ecgscale.coordinates import checks
-
-        show_checks(checks(tried, data, threads), as_json)
-        return
-    _tune(tried, sweep_file, data, folder, executor, threads, write, as_json)
-
-
-def _tune(
-    tried: Plan,
-    sweep_file: Path,
-    data: Path,
-    folder: Path,
-    executor: ExecutorName,
-    threads: int,
-    write: bool,
-    as_json: bool,
-) -> None:
-    """Runs what is missing of the trials, then fits and prints the rules."""
-    from ecgscale.console import print_json, sweep_progress
-    from ecgscale.console_lr import show_change, show_tuned, tuned_json
-    from ecgscale.execution import Execution
-    from ecgscale.provenance import public_argv
-    from ecgscale.results import read, require_writable
-    from ecgscale.sweep import backlog, execute
-    from ecgscale.tune_lr import rewritten, tuned
-
-    require_writable(folder)
-    left = backlog(tried, folder)
-    grid = tried.grid
-    execution = Execution(
-        data.absolute(), folder.absolute(), grid.name, threads, argv=public_argv(sys.argv), config_hash=grid.identity()
-    )
-    stopped = None
-    if left.todo:
-        if executor == "ray":
-            _start_ray(None, None, dashboard=False, quiet=as_json)
-        try:
-            with sweep_progress(left, quiet=as_json) as report:
-                stopped = execute(left.todo, execution, report, executor=executor)
-        except KeyboardInterrupt:
-            print(f"interrupted: the same command goes on: {' '.join(sys.argv)}", file=sys.stderr)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-    made = tuned(tried, read(folder))
-    if as_json:
-        print_json(tuned_json(made))
-    else:
-        show_tuned(made)
-    if stopped is not None:
-        raise EcgscaleError(stopped)
-    if made.n_failed:
-        raise typer.Exit(EXIT_TRIALS_FAILED)
-    if made.is_complete:
-        before, after = rewritten(sweep_file, made)
-        if write:
-            sweep_file.write_text(after, encoding="utf-8")
-        if not as_json:
-            show_change(str(sweep_file), before, after, written=write)
-    elif write:
-        raise EcgscaleError(f"{sweep_file}: not changed, some best rates are not known")
+app.command("tune-lr")(tune_lr)
 
 
 @app.command()
@@ -354,7 +243,8 @@ def sweep(
     from ecgscale.console_plan import show_plan
     from ecgscale.execution import Execution
     from ecgscale.executors.leftovers import clear_away
-    from ecgscale.executors.slots import Slots
+    from ecgscale.executors.slots import Slots, gpus_here
+    from ecgscale.plan import CPU_CORE, GPU
     from ecgscale.provenance import public_argv
     from ecgscale.results import require_writable
     from ecgscale.side_by_side import SideBySide
@@ -369,7 +259,8 @@ def sweep(
     if mode != "disabled" and (together or 1) > 1:
         raise EcgscaleError(f"--together {together}: a process tracks one run; with it, --wandb disabled")
     require_writable(folder)
-    backlog = _backlog(sweep_file, data, folder, order, skip_bad=skip_bad)
+    device = None if address else GPU if wait_for_gpus or gpus_here() else CPU_CORE
+    backlog = _backlog(sweep_file, data, folder, order, skip_bad=skip_bad, device=device)
     keep_sweep_file(sweep_file, folder)
     if not as_json:
         show_plan(backlog, as_json=False)
@@ -780,6 +671,7 @@ def _backlog(
     *,
     skip_bad: bool = False,
     calibration: Path | None = None,
+    device: Device | None = None,
 ) -> Backlog:
     from dataclasses import replace
 
@@ -802,19 +694,8 @@ def _backlog(
     kept = (out or Path("results") / grid.name) / CALIBRATION_FILE
     if calibration is None and kept.exists():
         calibration = kept
-    return backlog(replace(made, order=order), out, Calibration.load(calibration) if calibration is not None else None)
-
-
-def _listed(option: str, words: str | None, kind: type[Number], least: Number) -> tuple[Number, ...]:
-    """Numbers with commas between; none for an option that was not given."""
-    try:
-        found = tuple(kind(word) for word in words.split(",")) if words else ()
-    except ValueError:
-        found = None
-    if found is None or not all(number >= least for number in found):
-        what = "whole numbers from 0 on" if kind is int else "numbers above 0"
-        raise EcgscaleError(f"{option} {words!r}: give {what}, with commas between")
-    return found
+    measured = Calibration.load(calibration) if calibration is not None else None
+    return backlog(replace(made, order=order), out, measured, device)
 
 
 def _gate(

@@ -68,9 +68,9 @@ def _current(made: Tuned, family: Family) -> Any:
 
 
 def _cost(best: Optimum, rate: float) -> str:
-    """By how much the loss is higher there, or at least, where the parabola doesn't reach."""
+    """By how much the loss is higher there, or at least, where the parabola doesn't reach; in the unit of the loss."""
     low, high = best.reach
-    return f"{'' if low <= rate <= high else '> '}{best.excess(rate):+.1%}"
+    return f"{'' if low <= rate <= high else '> '}{best.excess(rate):+.4f}"
 
 
 def _interval(ends: tuple[float, float]) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ecgscale.data.splits import TRAIN
 from ecgscale.data.store import open_store, store_name
 from ecgscale.data.stream import RecordSource, TrainingStream
-from ecgscale.ladder import Family, ResNetShape, Shape, TransformerShape, shape
+from ecgscale.ladder import RESNET_BASE_CHANNELS, Family, ResNetShape, Shape, TransformerShape
 from ecgscale.plan import Plan
 from ecgscale.pretraining import of_shape, sources_of
 from ecgscale.specs import TrialSpec
@@ -93,9 +93,8 @@ def of_width(spec: TrialSpec, width: int) -> Shape:
     """A network of a width that need not be on the ladder, and of one depth."""
     if spec.family == "transformer":
         return TransformerShape(width, N_LAYERS, width // HEAD_WIDTH)
-    widest = shape("resnet", "200M", spec.input.shape)
-    assert isinstance(widest, ResNetShape)
-    return ResNetShape(tuple(2 * round(channels * width / widest.width / 2) for channels in widest.channels))
+    multiplier = width / RESNET_BASE_CHANNELS[-1]
+    return ResNetShape(tuple(2 * round(channels * multiplier / 2) for channels in RESNET_BASE_CHANNELS))
 
 
 def _changes(network: Shape, spec: TrialSpec, source: RecordSource, scale: tuple[float, ...]) -> dict[str, float]:
@@ -111,7 +110,7 @@ def _changes(network: Shape, spec: TrialSpec, source: RecordSource, scale: tuple
     for place, batch in enumerate(batches):
         optimizer.zero_grad()
         torch.autograd.backward(module.training_step(batch, place))
-        torch.nn.utils.clip_grad_norm_(module.parameters(), spec.train.clip_norm)
+        module.clip()
         optimizer.step()
     with torch.no_grad(), _outputs(module) as after:
         module.scored(compared)

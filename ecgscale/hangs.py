@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -25,6 +25,9 @@ RENEWALS_PER_DEADLINE = 20
 """The watch is renewed no more often, since each time starts a thread: 0.1 ms. Our choice."""
 
 FRAMES_TOLD = 3
+
+TURNS = "turns.py"
+"""Of several trials in one process, this file starts the thread of each."""
 
 
 @dataclass
@@ -57,7 +60,8 @@ def watched(results: Path, trial_id: str, generation: int, hang_s: float) -> Ite
         _watch.renew()
     else:
         path.unlink(missing_ok=True)
-        os.link(_watch.notes[0], path)  # one note, under the names of all trials
+        with suppress(OSError):  # a file system without links: the note has one name, of the trial that came first
+            os.link(_watch.notes[0], path)  # one note, under the names of all trials
     watch = _watch
     watch.notes.append(path)
     try:
@@ -85,7 +89,8 @@ def where_it_hung(results: Path, trial_id: str) -> str | None:
         return None
     threads = notes[hung[-1]].split("(most recent call first):")[1:]  # the main one comes last
     stacks = [re.findall(r'File "(?:[^"]*/)?([^"/]+)", line (\d+) in (\S+)', thread) for thread in threads]
-    running = [stack for stack in stacks if stack and stack[0][0] != "turns.py"]  # where trials wait for each other
-    frames = running[-1][:FRAMES_TOLD] if running else []
+    running = [stack for stack in stacks if stack and stack[0][0] != TURNS]  # where trials wait for each other
+    of_trials = [stack for stack in running if any(file == TURNS for file, _, _ in stack)]  # not leases and watchers
+    frames = (of_trials or running or [[]])[-1][:FRAMES_TOLD]
     place = " < ".join(f"{file}:{line} in {function}" for file, line, function in frames)
     return f"{place or 'an unknown place'}; see {HANGS}/{hung[-1].name}"

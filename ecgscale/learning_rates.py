@@ -48,9 +48,9 @@ class Optimum:
     curvature: float
 
     def excess(self, rate: float) -> float:
-        """By which share the loss is higher at another rate; out of reach, at the nearest within."""
+        """By how much the loss is higher at another rate, in its unit; out of reach, at the nearest within."""
         low, high = self.reach
-        return self.curvature * math.log2(min(max(rate, low), high) / self.rate) ** 2 / self.loss
+        return self.curvature * math.log2(min(max(rate, low), high) / self.rate) ** 2
 
 
 def optimum(rates: Sequence[float], seeds: Sequence[int], losses: Sequence[float]) -> Optimum:

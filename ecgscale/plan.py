@@ -186,10 +186,19 @@ def starting_order(specs: Sequence[TrialSpec], order: Order = "longest-first") -
     Args:
         specs: costliest first.
     """
-    smoke = {spec.arm: spec for spec in specs}  # the last of an arm wins
-    chosen = {id(spec) for spec in smoke.values()}
+    smoke = smoke_trials(specs)
+    chosen = {id(spec) for spec in smoke}
     others = [spec for spec in specs if id(spec) not in chosen]
-    return *smoke.values(), *(others if order == "longest-first" else reversed(others))
+    return *smoke, *(others if order == "longest-first" else reversed(others))
+
+
+def smoke_trials(specs: Sequence[TrialSpec]) -> tuple[TrialSpec, ...]:
+    """The cheapest of each arm.
+
+    Args:
+        specs: costliest first.
+    """
+    return tuple({spec.arm: spec for spec in specs}.values())  # the last of an arm wins
 
 
 def plan(grid: GridSpec, populations: Mapping[str, Population] | None = None) -> Plan:

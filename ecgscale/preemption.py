@@ -55,17 +55,30 @@ class StopRequest:
             raise Preempted(self.reason)
 
     @contextmanager
-    def listening(self) -> Iterator[StopRequest]:
-        """Within the block, `SIGNALS` ask for a stop instead of ending the process."""
-        before = {number: signal.getsignal(number) for number in SIGNALS}
+    def listening(self, *, to_ctrl_c: bool = False) -> Iterator[StopRequest]:
+        """Within the block, `SIGNALS` ask for a stop instead of ending the process.
+
+        Args:
+            to_ctrl_c: the first one, too; a second interrupts at once. For code that waits in a library, in which an
+                exception at any moment may be lost.
+
+        Raises:
+            KeyboardInterrupt: after the block, when Ctrl-C has asked for the stop.
+        """
+        taken = (*SIGNALS, signal.SIGINT) if to_ctrl_c else SIGNALS
+        before = {number: signal.getsignal(number) for number in taken}
         self._listens = _in_main_thread()
         self.take_signals_again()
+        if to_ctrl_c and self._listens:
+            signal.signal(signal.SIGINT, self._note_ctrl_c)
         try:
             yield self
         finally:
             for number, handler in before.items() if self._listens else ():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
             self._listens = False
+        if to_ctrl_c and self.reason == signal.SIGINT.name:
+            raise KeyboardInterrupt
 
     def take_signals_again(self) -> None:
         """After a library has taken them for itself: Lightning would end the process with SIGTERM."""
@@ -76,6 +89,10 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.request(signal.Signals(number).name)
+
+    def _note_ctrl_c(self, number: int, frame: FrameType | None) -> None:
+        self._note(number, frame)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _in_main_thread() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
@@ -94,8 +94,9 @@ def pretrain(
             begin_with(module, execution.data / "encoders" / f"{spec.start.encoder}.ckpt", spec.start_fingerprint)
         resumed = checkpoint.resume(store.header.fingerprint, module.state_dict())
         module.microbatch = checkpoint.microbatch
-        if spec.trial_id in execution.compiled:
-            module.compile_encoder()
+        if checkpoint.compiled is None:
+            checkpoint.compiled = spec.trial_id in execution.compiled
+        compiling = module.compiled_encoder() if checkpoint.compiled else nullcontext()
         stream = TrainingStream(
             sources[TRAIN],
             batch_size=spec.train.batch_size,
@@ -103,7 +104,7 @@ def pretrain(
             seed=spec.seed,
             first_step=resumed.step if resumed is not None else 0,
         )
-        with loggers(execution.wandb, spec, execution.sweep, execution.results) as active:
+        with loggers(execution.wandb, spec, execution.sweep, execution.results) as active, compiling:
             evaluation, train_s = fit(
                 module,
                 stream,

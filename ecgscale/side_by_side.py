@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ecgscale.plan import PlannedTrial
+from ecgscale.plan import PlannedTrial, smoke_trials
 from ecgscale.specs import TrialSpec
 
 Group = tuple[TrialSpec, ...]
@@ -22,25 +22,39 @@ def stream(spec: TrialSpec) -> Hashable:
 class SideBySide:
     """Attributes:
     most: trial id → how many take turns, itself included; 1 where it is missing.
+    fills_slots: fewer where there would be fewer groups than slots.
     """
 
     most: Mapping[str, int] = field(default_factory=dict)
+    fills_slots: bool = False
 
     @classmethod
-    def planned(cls, trials: Iterable[PlannedTrial], most: int | None = None) -> SideBySide:
-        """As the plan says, or `most` of whatever shares a stream."""
-        return cls({trial.spec.trial_id: most or trial.side_by_side for trial in trials})
+    def planned(cls, trials: Sequence[PlannedTrial], most: int | None = None) -> SideBySide:
+        """As the plan says, but for smoke trials, which nothing holds up; or `most` of whatever shares a stream.
+
+        Args:
+            trials: of the whole plan, costliest first.
+        """
+        if most is not None:
+            return cls({trial.spec.trial_id: most for trial in trials})
+        planned = cls({trial.spec.trial_id: trial.side_by_side for trial in trials}, fills_slots=True)
+        return planned.without(spec.trial_id for spec in smoke_trials([trial.spec for trial in trials]))
 
     def without(self, trial_ids: Iterable[str]) -> SideBySide:
         """The same, but these run alone."""
-        return SideBySide({**self.most, **dict.fromkeys(trial_ids, 1)})
+        return replace(self, most={**self.most, **dict.fromkeys(trial_ids, 1)})
 
-    def groups(self, specs: Sequence[TrialSpec]) -> list[Group]:
-        """All trials in groups, in the order of their first members; most are groups of one."""
+    def groups(self, specs: Sequence[TrialSpec], slots: int = 1) -> list[Group]:
+        """All trials in groups, in the order of their first members; most are groups of one.
+
+        Args:
+            slots: so many groups run at the same time.
+        """
+        limit = max(1, len(specs) // slots) if self.fills_slots else len(specs)
         groups: list[list[TrialSpec]] = []
         open_: dict[Hashable, list[TrialSpec]] = {}
         for spec in specs:
-            most = self.most.get(spec.trial_id, 1)
+            most = min(self.most.get(spec.trial_id, 1), limit)
             key = (most, stream(spec)) if most > 1 else spec.trial_id
             group = open_.get(key)
             if group is None or len(group) == most:

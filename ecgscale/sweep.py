@@ -22,7 +22,7 @@ from ecgscale.executors import Ended, Report, Stop
 from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, Elsewhere
 from ecgscale.executors.slots import Slots
 from ecgscale.failures import BugWatch, FailureClass
-from ecgscale.plan import Plan, starting_order
+from ecgscale.plan import Device, Plan, starting_order
 from ecgscale.preemption import PREEMPTED
 from ecgscale.side_by_side import SideBySide
 from ecgscale.spec_changes import Standing, standings
@@ -64,19 +64,22 @@ class Backlog:
         return frozenset(spec.trial_id for spec in self.plan.specs) - {spec.trial_id for spec in self.todo}
 
 
-def backlog(plan: Plan, folder: Path | None, calibration: Calibration | None = None) -> Backlog:
+def backlog(
+    plan: Plan, folder: Path | None, calibration: Calibration | None = None, device: Device | None = None
+) -> Backlog:
     """The trials of a plan that are not completed in the results folder, or not read out as planned, in starting order.
 
     Args:
         folder: None for a plan made without the data, whose trial ids are those of no real run.
         calibration: measured times; the rows of the folder correct it.
+        device: what the trials will run on, if that is known.
     """
     known = calibration or Calibration()
     if folder is None:
-        plan = known.applied(plan)
+        plan = known.applied(plan, device)
         return Backlog(plan, starting_order(plan.specs, plan.order), None)
     records = results.read(folder) if results.is_results_folder(folder) else []
-    plan = (known + Calibration.from_rows(records)).applied(plan)
+    plan = (known + Calibration.from_rows(records)).applied(plan, device)
     todo = starting_order(results.missing(plan.specs, records, results.asked_retries(folder)), plan.order)
     rows = results.latest(records)
     undone = {spec.trial_id for spec in plan.specs if not results.is_done(spec, rows.get(spec.trial_id))}

@@ -36,6 +36,10 @@ from ecgscale.turns import clock, of_the_process
 
 StateDict = dict[str, Tensor]
 
+MOST_COMPILED = 64
+"""Versions of one piece of code, for all trials that take turns. After torch's 8 it goes on uncompiled, without a word.
+Our choice."""
+
 
 @dataclass
 class Evaluation:
@@ -149,9 +153,21 @@ class Pretraining(pl.LightningModule):
         scored: Scored = self.objective(encoder, part)
         return scored
 
-    def compile_encoder(self) -> None:
-        """For training, where every batch is of one size; a fused operator adds in another order."""
-        self.compiled = [torch.compile(self.encoder, dynamic=False)]
+    @contextmanager
+    def compiled_encoder(self) -> Iterator[None]:
+        """Within the block, training runs the encoder compiled; a fused operator adds in another order.
+
+        What was compiled before in this process is forgotten, but for the encoders of those who take turns.
+        """
+        from torch import _dynamo  # seconds to import
+
+        limit = _dynamo.config.patch(cache_size_limit=MOST_COMPILED)
+        with of_the_process("compilation", _nothing_compiled), limit:
+            self.compiled = [torch.compile(self.encoder, dynamic=False)]  # every batch is of one size
+            try:
+                yield
+            finally:
+                self.compiled = []
 
     @property
     def width_ratio(self) -> float:
@@ -180,7 +196,24 @@ class Pretraining(pl.LightningModule):
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         # Lightning refuses a fused optimizer here, which could scale gradients after they are clipped; none is scaled
+        self.clip()
+
+    def clip(self) -> None:
+        """Shrinks all gradients together to the recipe's norm, where theirs is larger."""
         torch.nn.utils.clip_grad_norm_(self.parameters(), self.spec.train.clip_norm)
+
+
+@contextmanager
+def _nothing_compiled() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+
+
+def is_of_the_compiler(error: Exception) -> bool:
+    """torch could not compile: for one, without a C++ compiler."""
+    from torch._dynamo.exc import TorchDynamoException  # seconds to import
+
+    return isinstance(error, TorchDynamoException)
 
 
 @torch.no_grad()
@@ -263,6 +296,7 @@ class KeepProgress(Callback):
         return earlier_s + clock() - self.started - self.validate.seconds - self.seconds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = clock()
         self.stop.take_signals_again()
         if self.resumed is not None:
             trainer.optimizers[0].load_state_dict(self.resumed.optimizer)

@@ -37,7 +37,7 @@ from ecgscale.provenance import public_argv, versions
 from ecgscale.records import RunRecord, Status, TransferRecord
 from ecgscale.results import append, completed_row, lacking, with_its_read_outs
 from ecgscale.specs import ReadOutSpec, TrialSpec
-from ecgscale.training import Pretraining
+from ecgscale.training import Pretraining, is_of_the_compiler
 from ecgscale.trial_rows import Ending, ReadOut, ended_with, run_record, transfer_record
 from ecgscale.turns import clock, of_the_process
 
@@ -56,7 +56,8 @@ def run_trial(
     again. What raises leaves a row, or a file beside the scores, that says why.
 
     Training goes on from a checkpoint of the same trial, if there is one, and ends with the same numbers. When memory
-    runs out it starts, or goes on, with half as many records of a batch in memory at a time, down to one.
+    runs out it starts, or goes on, with half as many records of a batch in memory at a time, down to one; where an
+    encoder can't be compiled, without that.
 
     Args:
         stop: asked at every step and before anything is published; by default the signals of `preemption`.
@@ -115,12 +116,11 @@ class _Run:
         spec, execution = self.spec, self.execution
         started_at = datetime.datetime.now(datetime.UTC)
         identity = {"trial": spec.trial_id, "kind of device": self.device.type}
-        identity["compilation"] = str(spec.trial_id in execution.compiled)
         identity |= {f"version of {name}": json.loads(versions()).get(name, "") for name in ("torch", "ecgscale")}
         path = checkpoint_path(execution.results, spec.trial_id)
         checkpoint = Checkpoint(path, identity, execution.checkpoint_s, self.may_publish)
         while True:
-            measured, module, ending = None, None, Ending()
+            measured, module, ending, other_way = None, None, Ending(), None
             try:
                 measured, module = pretrain(spec, execution, self.device, checkpoint, self.stop)
             except Preempted:
@@ -128,9 +128,10 @@ class _Run:
                 raise
             except Exception as error:
                 ending = ended_with(error, execution)
-            if ending.failure is not FailureClass.OUT_OF_MEMORY or not _halved(checkpoint, spec):
+                other_way = _other_way(error, ending, checkpoint, spec)
+            if other_way is None:
                 break
-            log.warning("%s: out of memory; again with %d records at a time", spec.label, checkpoint.microbatch)
+            log.warning("%s: %s", spec.label, other_way)
             _release_memory()
         record = run_record(spec, execution, self.device, ending, measured, started_at, checkpoint)
         _release_memory()
@@ -214,6 +215,18 @@ class _Run:
         self.stop.check()
         if not transfer_files.publish_read_out(self.execution.results, record, self.may_publish):
             raise Preempted(TAKEN_OVER)
+
+
+def _other_way(error: Exception, ending: Ending, checkpoint: Checkpoint, spec: TrialSpec) -> str | None:
+    """What went wrong and how the training is to go on, for people; None if it is not to."""
+    if ending.failure is FailureClass.OUT_OF_MEMORY:
+        halved = _halved(checkpoint, spec)
+        return f"out of memory; again with {checkpoint.microbatch} records at a time" if halved else None
+    if checkpoint.compiled and is_of_the_compiler(error):
+        checkpoint.compiled = False
+        why, _, _ = str(error).partition("\n")
+        return f"its encoder can't be compiled here ({why}); again without"
+    return None
 
 
 def _halved(checkpoint: Checkpoint, spec: TrialSpec) -> bool:

@@ -23,6 +23,7 @@ from ecgscale.provenance import driver_version, git_diff, git_state, host, versi
 from ecgscale.records import RunRecord, Status, TargetScore, TaskScore, TransferRecord
 from ecgscale.results import new_attempt
 from ecgscale.specs import ReadOutSpec, TrialSpec
+from ecgscale.turns import n_beside
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def run_record(
         wall_s=checkpoint.wall_s,
         n_resumes=checkpoint.n_resumes,
         microbatch=checkpoint.microbatch,
-        compiled=spec.trial_id in execution.compiled,
+        compiled=bool(checkpoint.compiled),
+        n_beside=n_beside(),
         peak_memory_bytes=int(peak),
         **_origin(execution, device),
         cuda_version=torch.version.cuda if on_gpu else None,

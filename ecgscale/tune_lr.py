@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ecgscale.errors import EcgscaleError
 from ecgscale.ladder import RUNGS, Family, Rung, shape
 from ecgscale.learning_rates import NoOptimum, Optimum, Rule, optimum, rule
@@ -34,7 +36,7 @@ def tuning_grid(
     """The part of a sweep that is trained to find its rates: by default the three smallest rungs, all data, its seeds.
 
     Raises:
-        EcgscaleError: a rung is not on the ladder.
+        EcgscaleError: no sweep could have such a rung, fraction or seed.
     """
     for name in rungs:
         if name not in RUNGS:
@@ -43,17 +45,29 @@ def tuning_grid(
     smallest = tuple(name for name in RUNGS if name in grid.axes.rung)[:N_RUNGS]
     axes = {
         "rung": asked or smallest,
-        "data_fraction": (data_fraction or max(grid.axes.data_fraction),),
-        "seed": tuple(seeds) or grid.axes.seed,
+        "data_fraction": (max(grid.axes.data_fraction) if data_fraction is None else data_fraction,),
+        "seed": tuple(dict.fromkeys(seeds)) or grid.axes.seed,
     }
-    return grid.model_copy(
-        update={
-            "axes": grid.axes.model_copy(update=axes),
-            "data": grid.data.model_copy(update={"transfer_to": ()}),
-            "probe": ProbeSpec(),
-            "corruptions": (),
-        }
-    )
+    changed: dict[str, Any] = {
+        "axes": dict(grid.axes) | axes,
+        "data": grid.data.model_copy(update={"transfer_to": ()}),
+        "probe": ProbeSpec(),
+        "corruptions": (),
+    }
+    try:
+        return GridSpec(**dict(grid) | changed)
+    except ValidationError as error:
+        found = error.errors()[0]
+        where = ".".join(str(part) for part in found["loc"])
+        raise EcgscaleError(f"{where}: {found['msg'].removeprefix('Value error, ')}") from None
+
+
+class OffRule(TrialSpec):
+    """A trial at another rate than the sweep's, which its label says; its identity is that of the same fields."""
+
+    @property
+    def label(self) -> str:
+        return f"{super().label}-lr{self.peak_lr}"
 
 
 def tuning_plan(
@@ -70,11 +84,16 @@ def tuning_plan(
         n_steps: of every trial; None for the sweep's budget.
     """
     cells = [
-        planned(spec.model_copy(update={"peak_lr": rate} | ({} if n_steps is None else {"n_steps": n_steps})))
+        planned(_tried(spec, rate, spec.n_steps if n_steps is None else n_steps))
         for spec in plan(grid, populations).specs
-        for rate in rates or _around(spec.peak_lr)
+        for rate in dict.fromkeys(rates) or _around(spec.peak_lr)
     ]
-    return Plan(grid, tuple(sorted(cells, key=lambda cell: (-cell.cpu_s, cell.spec.label, cell.spec.peak_lr))))
+    return Plan(grid, tuple(sorted(cells, key=lambda cell: (-cell.cpu_s, cell.spec.label))))
+
+
+def _tried(spec: TrialSpec, rate: float, n_steps: int) -> TrialSpec:
+    tried = spec.model_copy(update={"peak_lr": rate, "n_steps": n_steps})
+    return tried if rate == spec.peak_lr else OffRule(**dict(tried))
 
 
 def _around(rate: float) -> Iterator[float]:

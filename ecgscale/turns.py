@@ -41,6 +41,7 @@ class _Group:
     """Only the member that runs touches it.
 
     Attributes:
+        n_beside: how many others each member began with.
         made: what was read last, under its key.
         of_all: what holds for the process until the last member has ended.
     """
@@ -48,6 +49,7 @@ class _Group:
     def __init__(self, n: int, own: Own) -> None:
         self.members = [_Member(self) for _ in range(n)]
         self.own = own
+        self.n_beside = n - 1
         self.made: tuple[Hashable, Any] | None = None
         self.of_all = ExitStack()
         self.entered: set[str] = set()
@@ -102,14 +104,16 @@ def side_by_side(tasks: Sequence[Callable[[], T]], stop: Callable[[str], None], 
         for thread in threads:
             thread.start()
         first.turn.release()
+        n_left = len(threads)
         try:
-            for _ in threads:
+            while n_left:
                 result, error = ends.get()
+                n_left -= 1
                 if error is not None:
                     raise error
                 yield result  # type: ignore[misc]
         finally:
-            if any(thread.is_alive() for thread in threads):
+            if n_left:
                 stop("what ran beside it has ended")
             for thread in threads:
                 thread.join()
@@ -148,6 +152,12 @@ def once(key: Hashable, make: Callable[[], T]) -> T:
 def is_alone() -> bool:
     """Nobody else wants what this thread makes."""
     return _member() is None
+
+
+def n_beside() -> int:
+    """How many others this thread began to take turns with; 0 for one that is alone."""
+    me = _member()
+    return me.group.n_beside if me is not None else 0
 
 
 @contextmanager

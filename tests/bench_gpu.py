@@ -29,7 +29,7 @@ SWEEP = Path("sweeps/grid_paper.yaml" if ON_GPU else "sweeps/grid_small.yaml")
 LARGE = ("60M", "200M") if ON_GPU else ("20K", "60K")
 SMALL = ("20K", "60K", "200K", "600K") if ON_GPU else ("20K",)
 N_STEPS = 1000 if ON_GPU else 40
-"""Of the small trials: enough that starting a process is a small part."""
+"""Of the small trials: enough that building and scoring a network is a small part."""
 
 
 def profiles(grid):
@@ -60,15 +60,14 @@ def small_trials(grid, data):
     return {rung: tuple(arms.values()) for rung, arms in found.items()}
 
 
-def records_per_s(specs, data, run, *, at_once):
-    """Of the training steps alone: all trials together, or the sum over trials that ran at the same time."""
+def records_per_s(specs, data, run):
+    """All records over the time from the first trial's start to the last one's end."""
     with tempfile.TemporaryDirectory() as folder:
         run(specs, Execution(data, Path(folder), "bench"), lambda end: None)
         rows = read(Path(folder))
     assert [row.status for row in rows] == [Status.COMPLETED] * len(specs), rows
-    if at_once:
-        return sum(row.n_samples_seen / row.train_s for row in rows)
-    return sum(row.n_samples_seen for row in rows) / sum(row.train_s for row in rows)
+    wall = max(row.ended_at for row in rows) - min(row.started_at for row in rows)
+    return sum(row.n_samples_seen for row in rows) / wall.total_seconds()
 
 
 def in_turns(specs, execution, report):
@@ -90,9 +89,9 @@ def main():
     print(f"{'rung':<6} {'one by one':>11} {'in turns':>10} {'ratio':>6} {'processes':>10} {'ratio':>6}   records/s")
     with tempfile.TemporaryDirectory() as folder:
         for rung, specs in small_trials(grid, Path(folder)).items():
-            alone = records_per_s(specs, Path(folder), inprocess.run, at_once=False)
-            turns = records_per_s(specs, Path(folder), in_turns, at_once=False)
-            processes = records_per_s(specs, Path(folder), in_processes, at_once=True)
+            alone = records_per_s(specs, Path(folder), inprocess.run)
+            turns = records_per_s(specs, Path(folder), in_turns)
+            processes = records_per_s(specs, Path(folder), in_processes)
             print(
                 f"{rung:<6} {alone:>11,.0f} {turns:>10,.0f} {turns / alone:>6.2f} "
                 f"{processes:>10,.0f} {processes / alone:>6.2f}   {len(specs)} trials"

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,15 @@ from ecgscale.data.synthetic import POPULATIONS
 from ecgscale.plan import Plan, plan
 from ecgscale.results import LabelScore, RunRecord, TaskScore, new_attempt
 from ecgscale.specs import GridSpec, load_grid
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, then those with many: a file is one process's, and what it begins last, others wait
+    for."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    n_tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -n_tests[item.path]))
+
 
 N_A, N_B = 300, 150
 

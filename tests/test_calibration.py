@@ -129,6 +129,8 @@ def test_rows_that_say_nothing_are_left_out(cells, make_record):
     stranger = [make_record(spec="{}")]
     untimed = [r.model_copy(update={"train_s": None}) for r in rows_of(make_record, trial, 5.0)]
     assert Calibration.from_rows(failed + stranger + untimed).measurements == ()
+    compiled, beside = (rows_of(make_record, trial, 5.0, **how) for how in ({"compiled": True}, {"n_beside": 3}))
+    assert Calibration.from_rows(compiled + beside).measurements == ()
 
 
 def test_a_row_counts_the_records_it_evaluated(cells, make_record):
@@ -176,7 +178,9 @@ def test_calibrate_measures_every_arm_and_rung_with_noise_for_data(grid_from, tm
         assert min(profile.data_s, profile.forward_s, profile.backward_s, profile.optimiser_s) > 0
         (trial,) = (t for t in made.trials if t.spec.data_fraction == 1 and profile.name.startswith(t.spec.arm))
         assert profile.work.flops * trial.spec.n_steps == trial.train_flops
-        assert 0 < profile.of_ceiling <= profile.of_roofline < 1
+        flops_per_s = trial.train_flops / trial.spec.n_steps / measured_here.step_s
+        assert profile.of_ceiling == pytest.approx(flops_per_s / profile.ceiling.flops_per_s)
+        assert profile.of_roofline < 1 and profile.ceiling.flops_per_s > 1e9
 
 
 def test_trials_are_side_by_side_where_reading_was_measured_to_be_a_large_part(cells, tmp_path):
@@ -193,6 +197,10 @@ def test_trials_are_side_by_side_where_reading_was_measured_to_be_a_large_part(c
     on_gpu = Calibration((replace(measured(costly, step_s=0.1, device="a GPU"), data_s=0.02),))
     assert on_gpu.side_by_side(costly, GPU) == 8
     assert on_gpu.side_by_side(replace(costly, busy_share=0.9), GPU) == 1  # reading is hidden behind its work
+    both = on_gpu + known  # what was measured on a GPU decides nothing for a sweep without one, and the other way round
+    assert {t.side_by_side for t in both.applied(cells).trials} == {1, 8}
+    assert {t.side_by_side for t in both.applied(cells, CPU_CORE).trials} == {1, 4}
+    assert {t.side_by_side for t in known.applied(cells, GPU).trials} == {1}
 
 
 def test_encoders_are_compiled_in_trials_that_are_long_enough(cells):
@@ -220,9 +228,13 @@ def test_the_plan_says_what_the_measurements_decide(cells, capsys):
     assert "side by side" not in shown  # they are of different streams
     of_the_cell = [t for t in plan_json(found, Terms())["trials"] if t["label"].startswith("transformer-sl-20K")]
     assert [(t["side_by_side"], t["compiled"]) for t in of_the_cell] == [(4, True)] * 2
-    ssl = replace(measured(trial_of(cells, "transformer", "ssl", "20K"), step_s=0.1), data_s=0.05)
-    show_plan(backlog(cells, None, Calibration((both, ssl))), as_json=False)
-    assert "4 trials side by side on 2 streams of records, at most 2 in one process" in " ".join(
+    more = (
+        replace(measured(trial_of(cells, "transformer", paradigm, rung), step_s=step_s), data_s=0.05)
+        for paradigm, rung, step_s in (("ssl", "20K", 0.1), ("sl", "60K", 0.2), ("ssl", "60K", 0.2))
+    )
+    show_plan(backlog(cells, None, Calibration((both, *more))), as_json=False)
+    # eight, without the smoke trials of both arms
+    assert "6 trials side by side on 2 streams of records, at most 4 in one process" in " ".join(
         capsys.readouterr().out.split()
     )
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,34 @@ def test_random_changes_go_on_too(tiny_plan, execution, tmp_path, data_dir, sign
     with pytest.raises(Preempted):
         run_trial(spec, execution)
     assert measured(run_trial(spec, execution)) == measured(whole)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of operators that have no deterministic kernel
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_bf16_training_on_a_gpu_goes_on_too(tiny_plan, execution, tmp_path, data_dir, signal_in_step):
+    train = spec_of(tiny_plan, "transformer-sl").train.model_dump() | {"precision": "bf16_on_gpu", "n_evaluations": 2}
+    spec = spec_of(tiny_plan, "transformer-sl", n_steps=4, train=train)
+    whole = run_trial(spec, Execution(data_dir, tmp_path / "whole", "tiny"))
+    assert whole.status == Status.COMPLETED and whole.device != "cpu", whole.reason
+    signal_in_step(2)
+    with pytest.raises(Preempted):
+        run_trial(spec, execution)
+    again = run_trial(spec, execution)
+    assert again.n_resumes == 1
+    assert measured(again) == measured(whole)
+
+
+def test_a_training_goes_on_uncompiled_when_it_would_be_compiled_by_now(
+    tiny_plan, execution, undisturbed, signal_in_step
+):
+    spec = spec_of(tiny_plan, "transformer-sl")
+    signal_in_step(5)
+    with pytest.raises(Preempted):
+        run_trial(spec, execution)
+    record = run_trial(spec, replace(execution, compiled=frozenset({spec.trial_id})))
+    assert record.n_resumes == 1
+    assert measured(record) == measured(undisturbed["transformer-sl"])
 
 
 def test_a_process_that_is_killed_goes_on_from_the_last_checkpoint_by_time(
@@ -391,10 +420,16 @@ def test_a_sweep_in_this_process_stops_and_goes_on(tiny_plan, execution, undistu
     assert [record.n_resumes for record in read(execution.results)] == [0, 1, 0]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_plan, data_dir, tmp_path_factory):
+    spec = spec_of(tiny_plan, "transformer-ssl", n_steps=200)
+    return spec, run_trial(spec, Execution(data_dir, tmp_path_factory.mktemp("whole"), "tiny"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
-def test_a_process_that_gets_a_signal_is_continued_by_another(tiny_plan, data_dir, tmp_path, number):
-    spec = spec_of(tiny_plan, "transformer-ssl", n_steps=400)
+def test_a_process_that_gets_a_signal_is_continued_by_another(uninterrupted, data_dir, tmp_path, number):
+    spec, whole = uninterrupted
     (tmp_path / "spec.json").write_text(spec.model_dump_json())
     command = [sys.executable, "-m", "ecgscale.trial", "spec.json", "--data", str(data_dir), "--out", "results/tiny"]
     command += ["--checkpoint-s", "0.05"]
@@ -416,7 +451,6 @@ def test_a_process_that_gets_a_signal_is_continued_by_another(tiny_plan, data_di
     (record,) = read(folder)
     assert record.n_resumes == 1
     assert not kept(folder)
-    whole = run_trial(spec, Execution(data_dir, tmp_path / "whole", "tiny"))
     assert measured(record) == measured(whole)
 
 

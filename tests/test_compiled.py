@@ -1,24 +1,35 @@
 """A compiled encoder trains as the other does, up to the order of additions."""
 
+import logging
 import shutil
+from functools import partial
 
 import pytest
+import torch
 
+from ecgscale import training, turns
+from ecgscale.calibrating import calibrate
 from ecgscale.execution import Execution
+from ecgscale.plan import planned
 from ecgscale.results import RunRecord, Status
 from ecgscale.specs import TrialSpec
+from ecgscale.training import Pretraining
 from ecgscale.trial import run_trial
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torch, where it compiles
     pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler"),
 ]
 
 
+def spec_of(plan, arm: str) -> TrialSpec:
+    (found,) = (s for s in plan.specs if s.arm == arm and s.data_fraction == 1)
+    return TrialSpec.model_validate(found.model_dump() | {"transfer_to": (), "n_steps": 6})
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_losses_are_the_same_within_tolerance(tiny_plan, data_dir, tmp_path):
-    (found,) = (s for s in tiny_plan.specs if s.arm == "transformer-sl" and s.data_fraction == 1)
-    spec = TrialSpec.model_validate(found.model_dump() | {"transfer_to": (), "n_steps": 6})
+    spec = spec_of(tiny_plan, "transformer-sl")
     rows: dict[bool, RunRecord] = {}
     for compiled in (False, True):
         ids = frozenset({spec.trial_id} if compiled else ())
@@ -26,3 +37,62 @@ def test_losses_are_the_same_within_tolerance(tiny_plan, data_dir, tmp_path):
         assert (rows[compiled].status, rows[compiled].compiled) == (Status.COMPLETED, compiled), rows[compiled].reason
     for name in ("val_loss_best", "val_loss_last", "id_loss", "id_loss_last"):
         assert getattr(rows[True], name) == pytest.approx(getattr(rows[False], name), rel=1e-4)
+
+
+def test_without_a_compiler_it_trains_uncompiled_and_says_so(tiny_plan, data_dir, tmp_path, monkeypatch, caplog):
+    from torch._inductor import config
+    from torch._inductor.utils import fresh_inductor_cache
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
+    spec = spec_of(tiny_plan, "transformer-sl")
+    execution = Execution(data_dir, tmp_path, "tiny", compiled=frozenset({spec.trial_id}))
+    with fresh_inductor_cache(), caplog.at_level(logging.WARNING):
+        row = run_trial(spec, execution)
+    assert (row.status, row.compiled) == (Status.COMPLETED, False), row.reason
+    assert "its encoder can't be compiled here (" in caplog.text
+    caplog.clear()
+    cell = [planned(spec)]
+    found = calibrate(cell, tmp_path, threads=1, limit_s=60, report=lambda *_: None, compiling=True)
+    (measured,) = found.measurements
+    assert measured.step_s > 0 and measured.compile_s is None and measured.saved_s is None
+    assert "transformer-sl-20K: can't be compiled here (" in caplog.text
+
+
+@pytest.fixture
+def compiled(tiny_plan, monkeypatch) -> tuple[list[int], list[Pretraining]]:
+    """(the sizes of encoders as they are compiled, three modules with encoders of other sizes)."""
+    seen: list[int] = []
+
+    def backend(graph, inputs):
+        seen.append(max(len(tensor) for tensor in inputs))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    spec = tiny_plan.specs[0]
+    return seen, [Pretraining(torch.nn.Linear(1, n), torch.nn.Identity(), spec, ()) for n in (5, 6, 7)]
+
+
+def test_what_was_compiled_for_earlier_trials_counts_no_more(compiled, monkeypatch):
+    monkeypatch.setattr(training, "MOST_COMPILED", 1)
+    seen, modules = compiled
+    for module in modules:
+        with module.compiled_encoder():
+            for _ in range(2):
+                module.compiled[0](torch.zeros(1, 1))
+        assert not module.compiled
+    assert seen == [5, 6, 7]
+
+
+def test_trials_that_take_turns_keep_what_the_others_compiled(compiled):
+    seen, modules = compiled
+
+    def task(module, steps):
+        turns.at_step(steps[0])
+        with module.compiled_encoder():
+            for step in steps:
+                turns.at_step(step)
+                module.compiled[0](torch.zeros(1, 1))
+
+    tasks = [partial(task, module, range(first, 4)) for first, module in enumerate(modules)]
+    list(turns.side_by_side(tasks, print, (lambda: None, lambda kept: None)))
+    assert seen == [5, 6, 7]

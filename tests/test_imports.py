@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "schedule": (set(), set()),
     "calibrating": (
-        {"calibration", "conventions", "data", "errors", "ladder", "models", "objectives", "plan", "roofline", "specs"}
+        {"calibration", "conventions", "data", "errors", "objectives", "plan", "pretraining", "roofline", "specs"}
         | {"training"},
         {"numpy", "threadpoolctl", "torch"},
     ),
@@ -118,7 +118,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "trial_rows": (
         {"checkpoint", "concentrations", "execution", "failures", "plan", "pretraining", "provenance", "records"}
-        | {"results", "specs"},
+        | {"results", "specs", "turns"},
         {"torch"},
     ),
     "trial": (
@@ -174,7 +174,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "words": (set(), set()),
     # learning rates, from small trials
     "learning_rates": ({"errors"}, {"numpy", "scipy"}),
-    "tune_lr": ({"errors", "ladder", "learning_rates", "plan", "results", "specs", "yaml_text"}, set()),
+    "tune_lr": ({"errors", "ladder", "learning_rates", "plan", "results", "specs", "yaml_text"}, {"pydantic"}),
     "coordinates": ({"data", "ladder", "plan", "pretraining", "specs"}, {"numpy", "threadpoolctl", "torch"}),
     "laws": ({"errors"}, {"numpy", "scipy"}),
     "fitted": ({"errors", "laws"}, {"pandas"}),
@@ -212,8 +212,14 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "console_laws": ({"console", "fitted", "laws", "study"}, {"rich"}),
     "console_status": ({"console", "failures", "ladder", "results", "status"}, {"rich"}),
     "data_cli": ({"check_sheet", "concentrations", "console", "data", "errors", "specs"}, {"pydantic", "typer"}),
+    "cli_options": (set(), {"typer"}),
+    "tune_cli": (
+        {"cli_options", "console", "console_lr", "coordinates", "data", "errors", "execution", "executors", "plan"}
+        | {"provenance", "record_files", "results", "specs", "sweep", "tune_lr"},
+        {"typer"},
+    ),
     "cli": (
-        {"budget", "calibrating", "calibration", "console_lr", "console_plan", "coordinates", "encoders", "tune_lr"}
+        {"budget", "calibrating", "calibration", "cli_options", "console_plan", "encoders", "tune_cli"}
         | {"console", "console_laws", "console_status", "data", "data_cli", "errors", "execution", "executors"}
         | {
             "failures",

@@ -28,8 +28,17 @@ def test_a_planted_optimum_is_found_whatever_the_seeds_add():
     assert found.curvature == pytest.approx(0.03)
     assert found.interval == pytest.approx((0.009, 0.009), rel=1e-4)
     assert found.reach == (2**-8, 2**-6)
-    assert found.excess(0.009 * 2**0.5) == pytest.approx(0.03 / 4 / 0.65)  # half an octave off
+    assert found.excess(0.009 * 2**0.5) == pytest.approx(0.03 / 4)  # half an octave off
     assert found.excess(1.0) == found.excess(2**-6)  # out of reach: at least that
+
+
+def test_a_rate_costs_as_much_where_losses_are_below_zero():
+    rates, seeds, losses = ladder(0.009)
+    found = optimum(rates, seeds, [loss - 0.5 for loss in losses])  # as log-likelihoods may be; the best is 0
+    assert found.loss == pytest.approx(0, abs=1e-12)
+    assert found.excess(0.009 * 2**0.5) == pytest.approx(0.03 / 4)
+    below = optimum(rates, seeds, [loss - 2 for loss in losses])
+    assert below.excess(0.009 * 2**0.5) == pytest.approx(0.03 / 4)
 
 
 def test_the_order_of_the_trainings_moves_nothing():

@@ -1,5 +1,6 @@
 """Trials of one stream side by side: the records are read once, and every trial is the one it would be alone."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,9 +16,9 @@ from ecgscale import cli, pretraining, turns
 from ecgscale.data.store import Shards
 from ecgscale.execution import Execution
 from ecgscale.executors import Ended, inprocess, worker
-from ecgscale.hangs import where_it_hung
+from ecgscale.hangs import HANGS, watched, where_it_hung
 from ecgscale.leases import Leases
-from ecgscale.plan import Plan
+from ecgscale.plan import Plan, starting_order
 from ecgscale.results import RunRecord, Status, read
 from ecgscale.side_by_side import SideBySide, stream
 from ecgscale.specs import TrialSpec
@@ -44,7 +45,8 @@ def all_of(specs) -> SideBySide:
 def measured(rows: list[RunRecord]) -> dict[str, dict[str, object]]:
     """What must not depend on who else was there: everything but time, memory and who ran it when."""
     other = {"attempt", "started_at", "ended_at", "wall_s", "train_s", "read_outs_s", "peak_memory_bytes", "n_resumes"}
-    return {row.trial_id: row.model_dump(exclude=other | {"sweep", "argv", "git_dirty", "git_diff"}) for row in rows}
+    other |= {"n_beside", "sweep", "argv", "git_dirty", "git_diff"}
+    return {row.trial_id: row.model_dump(exclude=other) for row in rows}
 
 
 def run(specs, execution, together=None) -> list[Ended]:
@@ -113,6 +115,7 @@ def test_trials_side_by_side_leave_the_rows_they_leave_alone(specs, execution, a
     assert not list((execution.results / "leases").glob("*"))
     assert sum(row.wall_s for row in rows) < whole_s  # nobody's time is counted twice
     assert all(0 < row.train_s < row.wall_s for row in rows)
+    assert {row.n_beside for row in rows} == {3} and {row.n_beside for row in alone} == {0}
 
 
 def test_read_outs_are_the_same_too(tiny_plan, execution, data_dir, tmp_path):
@@ -140,6 +143,18 @@ def test_groups_keep_the_order_and_the_limit(specs):
     assert limit.groups(mixed) == [specs[:3], others, specs[3:]]
     assert SideBySide().groups(mixed) == [(spec,) for spec in mixed]
     assert limit.without([specs[1].trial_id]).groups(specs[:3]) == [(specs[0], specs[2]), (specs[1],)]
+
+
+def test_unless_it_was_asked_for_no_slot_is_idle_and_smoke_trials_are_alone(tiny_plan, specs):
+    planned = [replace(trial, side_by_side=4) for trial in tiny_plan.trials]
+    smoke = {spec.trial_id for spec in starting_order(tiny_plan.specs)[:4]}
+    found = SideBySide.planned(planned)
+    assert {t for t, most in found.most.items() if most == 1} == smoke and len(found.most) > len(smoke)
+    assert max(SideBySide.planned(planned, 2).most.values()) == min(SideBySide.planned(planned, 2).most.values()) == 2
+    as_planned = SideBySide(all_of(specs).most, fills_slots=True)
+    sizes = {slots: list(map(len, as_planned.groups(specs, slots))) for slots in (1, 2, 3, 9)}
+    assert sizes == {1: [4], 2: [2, 2], 3: [1] * 4, 9: [1] * 4}
+    assert all_of(specs).groups(specs, 9) == [specs]
 
 
 # --- one that fails, all that are stopped --------------------------------------------------------------------------
@@ -209,6 +224,23 @@ def test_a_trial_whose_lease_is_lost_leaves_and_the_others_go_on(specs, executio
     assert {row.trial_id for row in read(execution.results)} == set(ends)
 
 
+def test_all_leases_are_taken_before_the_first_begins(specs, execution, monkeypatch):
+    leases, began = Leases(execution.results), []
+
+    def look(spec, *_):
+        began.append((spec, {file.trial_id for file in leases.files()}))
+        raise OSError(errno.EIO, "planted")
+
+    monkeypatch.setattr(inprocess, "run_trial", look)
+    with leases.acquire(specs[1].trial_id):
+        ends = run(specs[:3], execution, all_of(specs))
+        assert run(specs[1:2] * 2, execution, all_of(specs))[0].status == "leased elsewhere"
+    assert [spec for spec, _ in began] == [specs[0], specs[2]]
+    assert began[0][1] == {spec.trial_id for spec in specs[:3]}
+    assert [end.status for end in ends] == ["leased elsewhere", "lost", "lost"]
+    assert not leases.files()
+
+
 def test_workers_run_groups_too(specs, execution, alone, reads):
     ends: list[Ended] = []
     worker.run(specs[:2], execution, ends.append, together=all_of(specs))
@@ -246,7 +278,20 @@ def test_one_runs_at_a_time_whoever_is_behind_first():
     ends = list(turns.side_by_side(tasks, print, NOTHING_OF_THEIR_OWN))
     assert order == sorted(order) and len(order) == 10
     assert sorted(ends) == ["a", "b", "c"]
-    assert turns.is_alone() and threading.active_count() == 1
+    assert turns.is_alone()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("side by side")]
+
+
+def test_a_group_that_ended_well_asks_nobody_to_stop(monkeypatch):
+    class Lingering(threading.Thread):
+        def run(self):
+            super().run()
+            time.sleep(0.05)  # after the last it does for us
+
+    monkeypatch.setattr(threading, "Thread", Lingering)
+    asked = []
+    assert sorted(turns.side_by_side([lambda: 1, lambda: 2], asked.append, NOTHING_OF_THEIR_OWN)) == [1, 2]
+    assert asked == []
 
 
 def test_what_a_task_raises_ends_the_others_and_comes_out():
@@ -269,8 +314,8 @@ def test_what_a_task_raises_ends_the_others_and_comes_out():
     assert len(ended) == 2
 
 
-HANGS = """
-import sys, time
+ONE_HANGS = """
+import sys, threading, time
 from pathlib import Path
 from ecgscale import turns
 from ecgscale.hangs import watched
@@ -286,13 +331,26 @@ def task(name):
             sits_there()
         turns.at_step(3)
 
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()  # of the process, older than its trials
 list(turns.side_by_side([lambda: task("a"), lambda: task("b")], print, (lambda: None, lambda kept: None)))
 """
 
 
 def test_when_one_hangs_the_note_of_each_says_where(tmp_path):
-    ended = subprocess.run([sys.executable, "-c", HANGS, str(tmp_path)], capture_output=True, timeout=30, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", ONE_HANGS, str(tmp_path)], capture_output=True, timeout=30, check=False
+    )
     assert ended.returncode == 1
     for name in ("a", "b"):
         told = where_it_hung(tmp_path, name)
         assert told is not None and "in sits_there" in told and told.endswith(f"see hangs/{name}.1.txt")
+
+
+def test_where_files_have_no_second_name_trials_are_watched_all_the_same(tmp_path, monkeypatch):
+    def link(*_):
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", link)
+    with watched(tmp_path, "a", 1, 60), watched(tmp_path, "b", 1, 60):
+        assert [path.name for path in (tmp_path / HANGS).iterdir()] == ["a.1.txt"]
+    assert not list((tmp_path / HANGS).iterdir())

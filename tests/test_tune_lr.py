@@ -45,6 +45,7 @@ def test_small_rungs_and_all_data_are_tried_at_powers_of_two_around_the_sweep_s_
     tried = tuning_plan(grid, None)
     assert len(tried.trials) == 4 * 3 * 2 * 5  # arms, rungs, seeds, rates
     assert len({spec.trial_id for spec in tried.specs}) == len(tried.trials)
+    assert len({spec.label for spec in tried.specs}) == len(tried.trials)
     assert not any(spec.read_outs for spec in tried.specs)
     own = {(s.arm, s.rung, s.seed): s.peak_lr for s in plan(grid).specs}
     for spec in tried.specs:
@@ -60,14 +61,36 @@ def test_what_is_asked_for_is_tried(wide_grid):
 
 
 def test_at_the_sweep_s_own_rate_and_length_a_trial_is_the_sweep_s(tiny_grid):
-    own = {spec.trial_id: spec.peak_lr for spec in plan(tiny_grid).specs if spec.data_fraction == 1}
-    tried = tuning_plan(tuning_grid(tiny_grid), None, tuple(set(own.values())))
-    assert own.items() < {spec.trial_id: spec.peak_lr for spec in tried.specs}.items()
+    own = {spec.trial_id: spec for spec in plan(tiny_grid).specs if spec.data_fraction == 1}
+    rates = sorted({spec.peak_lr for spec in own.values()})
+    tried = {spec.trial_id: spec for spec in tuning_plan(tuning_grid(tiny_grid), None, rates).specs}
+    assert {trial_id: tried[trial_id].label for trial_id in own} == {t: spec.label for t, spec in own.items()}
+    others = [spec for trial_id, spec in tried.items() if trial_id not in own]
+    assert others and all(spec.label.endswith(f"-s0-lr{spec.peak_lr}") for spec in others)
+
+
+def test_what_is_asked_for_twice_is_tried_once(tiny_grid):
+    tried = tuning_plan(tuning_grid(tiny_grid, seeds=(1, 0, 1)), None, (1e-3, 2e-3, 1e-3))
+    assert len(tried.trials) == 4 * 2 * 2  # arms, seeds, rates
+    assert len({spec.trial_id for spec in tried.specs}) == len(tried.trials)
 
 
 def test_a_rung_that_does_not_exist_is_refused(tiny_grid):
     with pytest.raises(EcgscaleError, match="rung '7M' does not exist; the ladder has 20K"):
         tuning_grid(tiny_grid, ("7M",))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"data_fraction": 0.0}, "axes.data_fraction.0: Input should be greater than 0"),
+        ({"data_fraction": math.nan}, "axes.data_fraction.0: "),
+        ({"seeds": (0, 2**20)}, "axes.seed.1: Input should be less than 1048576"),
+    ],
+)
+def test_what_no_sweep_could_ask_for_is_refused(tiny_grid, asked, said):
+    with pytest.raises(EcgscaleError, match=said):
+        tuning_grid(tiny_grid, **asked)
 
 
 def test_planted_rules_are_found_per_family(wide_grid, make_record):
@@ -149,10 +172,13 @@ def test_the_sweep_file_gets_the_constants_and_keeps_its_comments(tmp_path, tiny
 
 @pytest.mark.slow
 def test_the_command_trains_fits_and_writes_and_does_nothing_twice(tmp_path, data_dir, tiny_sweep_text, make_record):
-    sweep_file, out = tmp_path / "tiny.yaml", tmp_path / "lr"
+    sweep_file, out, kept = tmp_path / "tiny.yaml", tmp_path / "lr", tmp_path / "kept" / "tiny.yaml"
+    kept.parent.mkdir()
+    sweep_file.symlink_to(kept)
     text = tiny_sweep_text.replace("[resnet, transformer]", "[transformer]").replace("[sl, ssl]", "[ssl]")
     text = text.replace("transformer: {base: 2e-3}", "transformer: {base: 2e-3, parametrisation: mup}  # by hand")
     sweep_file.write_text(text)
+    kept.chmod(0o600)
     command = ["tune-lr", str(sweep_file), "--data", str(data_dir), "--out", str(out), "--executor", "inprocess"]
     command += ["--rungs", "20K", "--rates", "1e-6,3e-2,9e-1", "--steps", "8"]
     first = CliRunner().invoke(app, [*command, "--write", "--json"])
@@ -165,6 +191,8 @@ def test_the_command_trains_fits_and_writes_and_does_nothing_twice(tmp_path, dat
     assert {json.loads(row.spec)["mup_reference_width"] for row in read(out)} == {64}
     assert load_grid(sweep_file).train.learning_rate["transformer"].base == pytest.approx(rule["base"], rel=0.01)
     assert "parametrisation: mup}  # by hand" in sweep_file.read_text()
+    assert sweep_file.is_symlink() and kept.stat().st_mode & 0o777 == 0o600
+    assert list(kept.parent.iterdir()) == [kept]
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 0, again.output
     assert len(read(out)) == 3
@@ -176,6 +204,8 @@ def test_the_command_trains_fits_and_writes_and_does_nothing_twice(tmp_path, dat
     [
         ("--rates", "1e-3;2e-3", "numbers above 0"),
         ("--rates", "0,1e-3", "numbers above 0"),
+        ("--rates", "1e-3,inf", "numbers above 0"),
+        ("--rates", "1e-3,nan", "numbers above 0"),
         ("--seeds", "0,0.5", "whole numbers from 0 on"),
         ("--seeds", "-1", "whole numbers from 0 on"),
     ],

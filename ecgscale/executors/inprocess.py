@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ecgscale.budget import Gate
@@ -15,7 +15,7 @@ from ecgscale.execution import Execution
 from ecgscale.executors import Ended, Report, Stop, lost, never
 from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, left_out, of_row
 from ecgscale.hangs import watched, where_it_hung
-from ecgscale.leases import Leases
+from ecgscale.leases import Lease, Leases
 from ecgscale.preemption import PREEMPTED, Preempted, StopRequest
 from ecgscale.side_by_side import SideBySide
 from ecgscale.specs import TrialSpec
@@ -35,7 +35,8 @@ def ended(
         asked: is told when this process was asked to stop meanwhile, however the trial ended.
     """
     with _listening(asked) as stop:
-        return _ended(spec, execution, leases or Leases(execution.results, execution.lease_s), stop)
+        held = _taken(spec, leases or Leases(execution.results, execution.lease_s), stop)
+        return held if isinstance(held, Ended) else held.ended(execution)
 
 
 def ends(
@@ -44,13 +45,25 @@ def ends(
     leases: Leases | None = None,
     asked: StopRequest | None = None,
 ) -> Generator[Ended, None, None]:
-    """The same of one trial, or of several that share a stream of records, side by side; each end as it comes."""
+    """The same of one trial, or of several that share a stream of records, side by side; each end as it comes.
+
+    Nobody else begins with one of these while it waits for its first turn: all leases are taken before.
+    """
     if len(specs) == 1:
         yield ended(specs[0], execution, leases, asked)
         return
     leases = leases or Leases(execution.results, execution.lease_s)
-    with _listening(asked) as stop:
-        trials = [partial(_ended, spec, execution, leases, stop) for spec in specs]
+    with _listening(asked) as stop, ExitStack() as held_until_all_ended:
+        trials = []
+        for spec in specs:
+            held = _taken(spec, leases, stop)
+            if isinstance(held, Ended):
+                yield held
+            else:
+                held_until_all_ended.enter_context(held.lease)  # unless it ends, and gives its lease back, before
+                trials.append(partial(held.ended, execution))
+        if not trials:
+            return
         with closing(side_by_side(trials, stop.request, (random_state, restore_random))) as found:
             for end in found:
                 yield replace(end, shared=True)
@@ -67,30 +80,49 @@ def _listening(asked: StopRequest | None) -> Iterator[StopRequest]:
                 asked.request(stop.reason)
 
 
-def _ended(spec: TrialSpec, execution: Execution, leases: Leases, asked: StopRequest) -> Ended:
+def _taken(spec: TrialSpec, leases: Leases, asked: StopRequest) -> _Held | Ended:
+    """The trial with its lease, or why it has none."""
     stop = StopRequest(also=asked)
-    lease = None
     try:
         lease = leases.acquire(spec.trial_id, spec.label, on_lost=stop.request)
-        if lease is None:
-            return left_out(spec, LEASED_ELSEWHERE)
-        if lease.generation > 1 and (hung := where_it_hung(execution.results, spec.trial_id)) is not None:
-            log.warning("%s: an earlier worker made no progress in %s", spec.label, hung)
-        with lease, watched(execution.results, spec.trial_id, lease.generation, execution.hang_s):
-            began, started = datetime.datetime.now(datetime.UTC), clock()
-            row = run_trial(spec, execution, stop, lease.held)
-            end = of_row(row, spec)
-            if row.started_at < began:  # trained before: what that took has been counted
-                end = replace(end, wall_s=clock() - started)
-            return end
-    except Preempted:
-        if lease is not None and lease.lost:
-            return left_out(spec, LEASED_ELSEWHERE)
-        if stop.reason is not None:
-            return left_out(spec, PREEMPTED)
-        return lost(spec, "the results folder could not be reached when its row was to be published")
-    except OSError as error:  # what the trial itself meets is in its row: here nothing could be written
-        return lost(spec, f"its row could not be written ({error.strerror or error})")
+    except OSError as error:
+        return _not_written(spec, error)
+    return _Held(spec, lease, stop) if lease is not None else left_out(spec, LEASED_ELSEWHERE)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A trial that nobody else runs, as long as its lease stands."""
+
+    spec: TrialSpec
+    lease: Lease
+    stop: StopRequest
+
+    def ended(self, execution: Execution) -> Ended:
+        spec, lease = self.spec, self.lease
+        try:
+            with lease, watched(execution.results, spec.trial_id, lease.generation, execution.hang_s):
+                if lease.generation > 1 and (hung := where_it_hung(execution.results, spec.trial_id)) is not None:
+                    log.warning("%s: an earlier worker made no progress in %s", spec.label, hung)
+                began, started = datetime.datetime.now(datetime.UTC), clock()
+                row = run_trial(spec, execution, self.stop, lease.held)
+                end = of_row(row, spec)
+                if row.started_at < began:  # trained before: what that took has been counted
+                    end = replace(end, wall_s=clock() - started)
+                return end
+        except Preempted:
+            if lease.lost:
+                return left_out(spec, LEASED_ELSEWHERE)
+            if self.stop.reason is not None:
+                return left_out(spec, PREEMPTED)
+            return lost(spec, "the results folder could not be reached when its row was to be published")
+        except OSError as error:
+            return _not_written(spec, error)
+
+
+def _not_written(spec: TrialSpec, error: OSError) -> Ended:
+    """What the trial itself meets is in its row: here there could be none."""
+    return lost(spec, f"its row could not be written ({error.strerror or error})")
 
 
 def run(

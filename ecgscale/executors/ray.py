@@ -84,4 +84,11 @@ def run(
     from ecgscale.executors.ray_pool import Pool
 
     pool = Pool(execution, report, slots or Slots(), stop, gate, autoscaled=not _started_here)
-    pool.run((together or SideBySide()).groups(specs))
+    pool.run((together or SideBySide()).groups(specs, _at_once(execution, slots or Slots())))
+
+
+def _at_once(execution: Execution, slots: Slots) -> int:
+    """At least so many trials, of the nodes that are there."""
+    found = ray.cluster_resources()
+    gpus = int(found.get("GPU", 0)) * (slots.trials_per_gpu or 1)
+    return max(1, gpus or int(found.get("CPU", 0)) // execution.threads)

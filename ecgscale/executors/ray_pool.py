@@ -154,17 +154,18 @@ class Pool:
 
     def run(self, groups: Sequence[Group]) -> None:
         """Until every trial has ended, or the run was asked to stop."""
-        with StopRequest().listening() as signals:
+        with StopRequest().listening(to_ctrl_c=True) as signals:
             try:
                 self.queue = self._queue(groups, signals)
                 while (self.queue or self.orphans or self._running()) and signals.reason is None:
                     self._look()
                     self._start_what_fits()
                     self._hear()
-                self._end()
-            except BaseException:  # Ctrl-C, or a bug in `report`
+            except BaseException:  # a bug in `report`, or a second Ctrl-C
                 self._end()
                 raise
+            else:
+                self._end()
             finally:
                 for worker in list(self.workers):
                     self._close(worker)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from ecgscale.plan import gpu_share, planned
 from ecgscale.side_by_side import Group
@@ -39,3 +41,11 @@ class Slots:
         if self.trials_per_gpu is not None:
             return 1 / self.trials_per_gpu
         return planned(spec).gpu_share(gpu_memory_gib) if gpu_memory_gib is not None else 1.0
+
+
+def gpus_here() -> list[str]:
+    """The GPUs of this machine that this process may see, by the names `CUDA_VISIBLE_DEVICES` takes; without CUDA."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return told.split(",") if told else []
+    return [str(k) for k, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]

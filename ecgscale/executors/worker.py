@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 
 from ecgscale.budget import Gate
 from ecgscale.errors import EcgscaleError
@@ -26,6 +25,7 @@ from ecgscale.execution import Execution
 from ecgscale.executors import Ended, Report, Stop, never
 from ecgscale.executors.elsewhere import LEASED_ELSEWHERE, Elsewhere, worker_died
 from ecgscale.executors.leftovers import clear_away
+from ecgscale.executors.slots import gpus_here
 from ecgscale.leases import Leases
 from ecgscale.preemption import PREEMPTED, StopRequest
 from ecgscale.side_by_side import SideBySide
@@ -87,6 +87,7 @@ def _work(
     stop: Stop,
     gate: Gate | None = None,
     together: SideBySide | None = None,
+    processes: int = 1,
 ) -> None:
     from ecgscale.executors.inprocess import ends  # brings torch along
 
@@ -107,7 +108,7 @@ def _work(
             free.sort(key=lambda spec: generations.get(spec.trial_id, 0) >= OWNERS_LOST)  # what may kill us comes last
             lost_here = {t: n - lost_before.get(t, 0) for t, n in generations.items()}
             # what may have cost us a worker runs alone: nothing dies with it
-            for group in together.without(t for t, n in lost_here.items() if n > 0).groups(free):
+            for group in together.without(t for t, n in lost_here.items() if n > 0).groups(free, processes):
                 if stop() or signals.reason is not None:
                     return
                 if lost_here.get(group[0].trial_id, 0) >= OWNERS_LOST:
@@ -179,7 +180,7 @@ class _Crew:
     def _start(self, number: int) -> None:
         ends, sink = _spawn.Pipe()
         left = tuple(spec for spec in self.specs if spec.trial_id not in self.reported)
-        arguments = (number, sink, left, self.execution, self.lost_before, self.together)
+        arguments = (number, sink, left, self.execution, self.lost_before, self.together, self.n)
         process = _spawn.Process(target=_child, args=arguments)
         process.start()
         sink.close()  # so that the pipe ends with the child
@@ -232,19 +233,19 @@ def _child(
     execution: Execution,
     lost_before: dict[str, int],
     together: SideBySide | None,
+    processes: int,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent asks us to stop
     _take_gpu(number)
     with _stopped_with_parent(), suppress(BrokenPipeError):
         # all the parent ever says is: no more
-        _work(specs, execution, lost_before, sink.send, sink.poll, together=together)
+        _work(specs, execution, lost_before, sink.send, sink.poll, together=together, processes=processes)
 
 
 def _take_gpu(number: int) -> None:
     """One of the GPUs this process may see, before CUDA is loaded."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = told.split(",") if told else [str(k) for k, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-    if told != "" and gpus:
+    gpus = gpus_here()
+    if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
 
 

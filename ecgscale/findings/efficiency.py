@@ -225,7 +225,10 @@ def _kappa_ratio(study: Study, family: str, target: TransferTarget) -> Finding:
     estimate = widened(ratio.kappa.estimate, 1.0, floors_from)
     plan = _kappa_plan(study, family, target, pairs, reach(estimate, 1.0))
     if flags:
-        return refused(asked, f"κ is not held, nor are the floors that it hangs on: {', '.join(flags)}", flags)
+        arms = sorted({flag.split(":")[0] for flag in flags if ":" in flag})
+        of = f" ({', '.join(arms)})" if arms else ""
+        reason = f"κ is not held, nor are the floors that it hangs on{of}; flags in conclusions.json"
+        return refused(asked, reason, flags)
     return decided(
         asked,
         estimate,

@@ -71,5 +71,8 @@ def _run_has_level(observations: Observations) -> list[IndexArray]:
 def percentile_interval(draws: FloatArray, confidence: float = CONFIDENCE) -> tuple[FloatArray, FloatArray]:
     """Lower and upper percentile over the first axis."""
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(draws, (tail, 100 - tail), axis=0)
+    ends = (tail, 100 - tail)
+    with np.errstate(invalid="ignore"):  # between two infinite draws
+        interpolated = np.percentile(draws, ends, axis=0)
+    low, high = np.where(np.isnan(interpolated), np.percentile(draws, ends, axis=0, method="nearest"), interpolated)
     return low, high

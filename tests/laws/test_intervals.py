@@ -5,7 +5,7 @@ import pytest
 from planted_sweep import planted_loss, sweep_grid
 
 from ecgscale.laws import fit, get_law
-from ecgscale.laws.intervals import resample_runs
+from ecgscale.laws.intervals import percentile_interval, resample_runs
 from ecgscale.laws.observations import observe
 
 
@@ -109,3 +109,10 @@ def measure_coverage(truth, shape, n_worlds, n_resamples):
         prediction = found.predict(2e9, 2.3e7)
         hits["prediction"] += bool(prediction.low <= target <= prediction.high)
     return {name: count / n_worlds for name, count in hits.items()}
+
+
+def test_an_interval_of_infinite_draws_reaches_to_infinity_without_a_warning():
+    draws = np.concatenate([np.full(50, -np.inf), np.linspace(0, 1, 900), np.full(50, np.inf)])
+    low, high = percentile_interval(draws[:, None])
+    assert (low[0], high[0]) == (-np.inf, np.inf)
+    assert np.isfinite(percentile_interval(draws[50:950])).all()
