@@ -20,14 +20,19 @@ from ecgscale.study import is_held
 from ecgscale.words import short, signed
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 PAGE_WIDTH = 7.2
 """Inches: two columns of most journals."""
 
 COLUMN_WIDTH = 3.5
 """Inches: one column."""
+
+LEGEND_COLUMN_IN = 1.25
+"""Holds the longest name of a legend below the axes."""
 
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -229,6 +234,12 @@ def _beside(axis: Axes, height: float, text: str, colour: Any) -> None:
         color=colour,
         annotation_clip=False,
     )
+
+
+def legend_below(figure: Figure, lines: Mapping[str, Artist]) -> None:
+    """A line for each name, below all axes, in as many columns as the figure is wide."""
+    columns = max(1, int(figure.get_figwidth() / LEGEND_COLUMN_IN))
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=min(len(lines), columns) or 1)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

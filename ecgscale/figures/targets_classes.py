@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ecgscale.figures.sheets import grid, say, sheets, shown
-from ecgscale.figures.style import GREY, HUES, MARKERS, plain
+from ecgscale.figures.style import GREY, HUES, MARKERS, legend_below, plain
 from ecgscale.target_findings import REGRESSORS, by_classes, estimate, heads_of
 from ecgscale.target_study import TargetStudy
 
@@ -63,7 +63,7 @@ def class_figures(study: TargetStudy, family: str) -> Iterator[Figure]:
                     axis.set_xlabel("classes")
         drawn = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
         keys = {head: drawn[head] for head in heads if head in drawn}
-        figure.legend(list(keys.values()), list(keys), loc="outside lower center", ncols=min(len(keys), 8))
+        legend_below(figure, keys)
         yield figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from ecgscale.figures.sheets import columns_for, grid, sheets, shown
-from ecgscale.figures.style import GREY, HUES, MARKERS, log_x, log_y, plain
+from ecgscale.figures.style import GREY, HUES, MARKERS, legend_below, log_x, log_y, plain
 from ecgscale.target_findings import spread_head
 from ecgscale.target_study import TargetStudy
 
@@ -74,7 +74,7 @@ def sparsification_figures(study: TargetStudy, family: str) -> Iterator[Figure]:
         handles = {
             name: line for axis in axes.flat for line in axis.get_lines() if (name := str(line.get_label()))[0] != "_"
         }
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=5)
+        legend_below(figure, handles)
         yield figure
 
 
@@ -117,7 +117,7 @@ def calibration_figures(study: TargetStudy, family: str) -> Iterator[Figure]:
         handles = {
             name: line for axis in axes[0] for line in axis.get_lines() if (name := str(line.get_label()))[0] != "_"
         }
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
+        legend_below(figure, handles)
         yield figure
 
 
