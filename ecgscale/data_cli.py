@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ecgscale.cli_options import Json
 from ecgscale.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ data_app = typer.Typer(
     no_args_is_help=True, help="Make, import, check and pack ECG records. One folder per population, in CODE format."
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core. Changes no byte.")]
 Kind = Annotated[str, typer.Option(help="Kind of source; auto recognises it by its files.")]
 Records = Annotated[str, typer.Option(help="Record names to take (a glob), for example 'E*' for Georgia.")]

@@ -161,7 +161,7 @@ class Pretraining(pl.LightningModule):
         """
         from torch import _dynamo  # seconds to import
 
-        limit = _dynamo.config.patch(cache_size_limit=MOST_COMPILED)
+        limit = _dynamo.config.patch(cache_size_limit=MOST_COMPILED)  # holds for this thread alone
         with of_the_process("compilation", _nothing_compiled), limit:
             self.compiled = [torch.compile(self.encoder, dynamic=False)]  # every batch is of one size
             try:
@@ -287,7 +287,6 @@ class KeepProgress(Callback):
         self.stop = stop
         self.validate = validate
         self.seconds = 0.0
-        self.started = clock()
 
     @property
     def train_s(self) -> float:

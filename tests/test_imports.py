@@ -211,7 +211,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "console_lr": ({"console", "coordinates", "ladder", "learning_rates", "tune_lr"}, {"rich"}),
     "console_laws": ({"console", "fitted", "laws", "study"}, {"rich"}),
     "console_status": ({"console", "failures", "ladder", "results", "status"}, {"rich"}),
-    "data_cli": ({"check_sheet", "concentrations", "console", "data", "errors", "specs"}, {"pydantic", "typer"}),
+    "data_cli": ({"check_sheet", "cli_options", "concentrations", "console", "data", "errors", "specs"}, {"pydantic", "typer"}),
     "cli_options": (set(), {"typer"}),
     "tune_cli": (
         {"cli_options", "console", "console_lr", "coordinates", "data", "errors", "execution", "executors", "plan"}

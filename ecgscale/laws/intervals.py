@@ -73,6 +73,8 @@ def percentile_interval(draws: FloatArray, confidence: float = CONFIDENCE) -> tu
     tail = 50 * (1 - confidence)
     ends = (tail, 100 - tail)
     with np.errstate(invalid="ignore"):  # between two infinite draws
-        interpolated = np.percentile(draws, ends, axis=0)
-    low, high = np.where(np.isnan(interpolated), np.percentile(draws, ends, axis=0, method="nearest"), interpolated)
+        bounds = np.percentile(draws, ends, axis=0)
+    if np.isnan(bounds).any():
+        bounds = np.where(np.isnan(bounds), np.percentile(draws, ends, axis=0, method="nearest"), bounds)
+    low, high = bounds
     return low, high
