@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from ecgscale.conventions import LEADS
@@ -129,6 +130,7 @@ class Counts:
     """Numbers kept for the backward pass; an estimate, within 15 % of autograd's saved tensors (tested)."""
 
 
+@lru_cache(maxsize=1024)  # asked once per cell of a sweep
 def shape(family: Family, rung: Rung, input_shape: InputShape) -> Shape:
     """The network of `family` at `rung`.
 

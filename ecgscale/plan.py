@@ -28,6 +28,7 @@ from ecgscale.ladder import (
     shape,
 )
 from ecgscale.schedule import Job, Schedule, simulate
+from ecgscale.spec_base import no_garbage_collection
 from ecgscale.specs import GridSpec, InputSpec, Paradigm, StartSpec, TrialSpec
 
 BYTES_PER_PARAM = 16
@@ -217,7 +218,8 @@ def plan(grid: GridSpec, populations: Mapping[str, Population] | None = None) ->
             if name not in known:
                 raise SpecError(f"sweep {grid.name}: population {name!r} is not in the data directory")
     elsewhere = sum(known[name].n_records for name in grid.data.transfer_to if name in known)
-    cells = [planned(spec, records_evaluated(spec, elsewhere)) for spec in _cells(grid, known)]
+    with no_garbage_collection():
+        cells = [planned(spec, records_evaluated(spec, elsewhere)) for spec in _cells(grid, known)]
     for what in ("label",) if populations is None else ("label", "trial_id"):
         names = [getattr(cell.spec, what) for cell in cells]
         if len(set(names)) < len(names):

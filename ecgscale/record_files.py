@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -123,18 +122,6 @@ def read_all(
         yield from batch.to_pylist()
     for fields in opened.values():
         yield {name: fields[name] for name in columns}
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Looking for cycles among 100,000 new objects that hold none takes four times as long as making them."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _quarantine(path: Path, why: str) -> None:

@@ -34,7 +34,7 @@ import pyarrow as pa
 from ecgscale import transfer_files
 from ecgscale.errors import EcgscaleError
 from ecgscale.failures import FailureClass
-from ecgscale.record_files import no_garbage_collection, publish, read_all, read_record
+from ecgscale.record_files import publish, read_all, read_record
 from ecgscale.record_files import quarantined as quarantined  # this module is the store's face to others
 from ecgscale.records import FEWEST_POSITIVES as FEWEST_POSITIVES
 from ecgscale.records import ROW_SCHEMA, ReadOutOutcome, TransferRecord
@@ -45,7 +45,7 @@ from ecgscale.records import RunRecord as RunRecord
 from ecgscale.records import Status as Status
 from ecgscale.records import TaskScore as TaskScore
 from ecgscale.row_cache import CACHE_FILE, WORTH_A_CACHE, RowCache
-from ecgscale.spec_base import hashed
+from ecgscale.spec_base import hashed, no_garbage_collection
 from ecgscale.specs import ReadOutSpec, TrialSpec
 
 RETRIES = "retries"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,3 +54,15 @@ class Spec(BaseModel):
     def identity(self) -> str:
         """The hash of the validated fields."""
         return hashed(self.model_dump(mode="json"))
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Looking for cycles among 100,000 new objects that hold none takes four times as long as making them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

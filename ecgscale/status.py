@@ -20,6 +20,7 @@ from ecgscale.failures import FailureClass
 from ecgscale.plan import PlannedTrial, makespan_s, plan
 from ecgscale.records import FailedReadOut
 from ecgscale.results import NewRows, Outcome
+from ecgscale.spec_base import no_garbage_collection
 from ecgscale.specs import ReadOutSpec, load_grid
 from ecgscale.sweep import SWEEP_FILE
 
@@ -127,15 +128,19 @@ class Watched:
         Raises:
             EcgscaleError: a row or the sweep file can't be read.
         """
+        moment = now or datetime.datetime.now(datetime.UTC)
+        with no_garbage_collection():
+            records = results.with_read_outs(self.folder, results.oldest_first(self._all_rows()))
+            return progress(self.folder, records, self._planned(), _running(self.folder, moment))
+
+    def _all_rows(self) -> Iterable[Outcome]:
         if self._new is None:
             self._new = NewRows(self.folder)  # before the others are read, so that none is missed in between
             rows: Sequence[Outcome] = results.outcomes(self.folder)
         else:
             rows = self._new.look()
         self._rows |= {row.attempt: row for row in rows}
-        records = results.with_read_outs(self.folder, results.oldest_first(self._rows.values()))
-        moment = now or datetime.datetime.now(datetime.UTC)
-        return progress(self.folder, records, self._planned(), _running(self.folder, moment))
+        return self._rows.values()
 
     def _planned(self) -> tuple[PlannedTrial, ...] | None:
         file = self.folder / SWEEP_FILE

@@ -42,7 +42,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "spec_changes": ({"results", "specs"}, set()),
     "roofline": ({"plan"}, set()),
     "calibration": ({"errors", "plan", "results", "specs"}, set()),
-    "plan": ({"concentrations", "errors", "ladder", "schedule", "specs"}, set()),
+    "plan": ({"concentrations", "errors", "ladder", "schedule", "spec_base", "specs"}, set()),
     "data": ({"conventions", "errors", "plan", "specs"}, {"numpy", "pandas", "scipy"}),
     "data.populations": ({"concentrations", "data", "errors", "plan", "spec_base", "specs"}, set()),
     "data.trace_part": ({"conventions", "data", "errors"}, {"h5py", "numpy"}),
@@ -205,13 +205,16 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         | {"concentrations", "data", "prediction_files", "target_findings", "target_study"},
         {"jinja2", "markupsafe", "numpy", "pandas"},
     ),
-    "status": ({"failures", "plan", "records", "results", "specs", "sweep"}, set()),
+    "status": ({"failures", "plan", "records", "results", "spec_base", "specs", "sweep"}, set()),
     "console": ({"data", "executors", "plan", "specs", "sweep"}, {"rich"}),
     "console_plan": ({"console", "plan", "roofline", "side_by_side", "sweep"}, {"rich"}),
     "console_lr": ({"console", "coordinates", "ladder", "learning_rates", "tune_lr"}, {"rich"}),
     "console_laws": ({"console", "fitted", "laws", "study"}, {"rich"}),
     "console_status": ({"console", "failures", "ladder", "results", "status"}, {"rich"}),
-    "data_cli": ({"check_sheet", "cli_options", "concentrations", "console", "data", "errors", "specs"}, {"pydantic", "typer"}),
+    "data_cli": (
+        {"check_sheet", "cli_options", "concentrations", "console", "data", "errors", "specs"},
+        {"pydantic", "typer"},
+    ),
     "cli_options": (set(), {"typer"}),
     "tune_cli": (
         {"cli_options", "console", "console_lr", "coordinates", "data", "errors", "execution", "executors", "plan"}
