@@ -43,7 +43,7 @@ report: install
 	$(BIN)/ecgscale report $(OUT)
 
 test: install
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not gpu'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not gpu'
 
 lint: install
 	$(BIN)/ruff check .

@@ -39,6 +39,7 @@ export_app = typer.Typer(no_args_is_help=True, help="Scripts that run a sweep un
 app.add_typer(export_app, name="export")
 
 Results = Annotated[Path, typer.Argument(help="A results folder, for example results/grid_small.")]
+Bootstrap = Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")]
 CheckpointSeconds = Annotated[
     float, typer.Option(min=0, help="Write a trial's progress this often; 0 for only when it is told to stop.")
 ]
@@ -531,7 +532,7 @@ def fit_laws(
     cluster: Annotated[
         str | None, typer.Option(help="Table: column of the run, for checkpoints: resampled together.")
     ] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
+    bootstrap: Bootstrap = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the fits as JSON to this file; - prints. See --schema.")
@@ -612,6 +613,7 @@ def _pair(words: str) -> tuple[str, str]:
 @app.command()
 def report(
     folder: Results,
+    bootstrap: Bootstrap = 1000,
     tex: Annotated[bool, typer.Option("--tex", help="Also tables of verdicts and laws for LaTeX.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -620,13 +622,14 @@ def report(
     RESULTS/report/ holds index.html, laws, runs and transfer scores as CSV and JSON, and every figure as PDF and PNG
     with its numbers as CSV.
 
-    Example: [bold]ecgscale report results/grid_small[/bold]
+    Example: [bold]ecgscale report results/grid_small[/bold]; a quick look: [bold]--bootstrap 100[/bold]
     """
     from ecgscale.console import print_json, steps_progress
+    from ecgscale.fitted import Method
     from ecgscale.report import write_report
 
     with steps_progress(silent=as_json) as progress:
-        made = write_report(folder, with_tex=tex, progress=progress)
+        made = write_report(folder, with_tex=tex, method=Method(bootstrap=bootstrap), progress=progress)
     if as_json:
         print_json([one.to_dict() for one in made])
         return

@@ -50,7 +50,7 @@ def test_grid_tiny_from_records_to_figures_and_again(tmp_path, data_dir):
     assert {"scaling-in-distribution.pdf", "surface-in-distribution.pdf", "loss-to-loss.pdf"} <= {
         p.name for p in figures.iterdir()
     }
-    ecgscale("report", tmp_path / "r" / "grid_tiny")
+    assert "Warning" not in ecgscale("report", tmp_path / "r" / "grid_tiny", "--bootstrap", "100").stderr
     assert "24 completed" in ecgscale("status", tmp_path / "r" / "grid_tiny").stdout
 
 

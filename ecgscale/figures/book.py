@@ -112,7 +112,8 @@ def write_sheets(chapters: Iterable[Chapter], folder: Path) -> Iterator[Sheet]:
                 if name == chapter.name:
                     chapter.numbers().to_csv(folder / files[2], index=False)
                 figure.draw_without_rendering()
-                figure.set_layout_engine("none")  # it has done its work; every format would do it again
+                with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+                    figure.set_layout_engine(None)  # it has done its work; every format would do it again
                 svg = io.StringIO()
                 figure.savefig(folder / files[0], metadata={"CreationDate": None})
                 figure.savefig(folder / files[1], dpi=PNG_DPI, metadata={"Software": None})

@@ -102,14 +102,16 @@ def compute_frontier(
         log_n, log_d = _search(law, rows, budgets, spent, ranges)
         edge = np.isnan(log_n[0])
         a, b = _slopes(np.log(budgets), log_n), _slopes(np.log(budgets), log_d)
-    loss = fitted.form.loss(by_name(law, rows, n_axes=1), np.exp(log_n), np.exp(log_d))
+    with np.errstate(
+        over="ignore", divide="ignore", invalid="ignore"
+    ):  # a draw without a slope has its optimum at 0 or ∞
+        n, d = np.exp(log_n), np.exp(log_d)
+        loss = fitted.form.loss(by_name(law, rows, n_axes=1), n, d)
     outside = _outside(log_n[0], ranges[0]) | _outside(log_d[0], ranges[1])
     flags = unidentified_flags(fitted.flags) + (["no_interval"] if fitted.draws is None else [])
     flags += (["extrapolating"] if outside.any() else []) + (["edge"] if edge.any() else [])
     flags += ["draws_undefined"] if len(rows) > 1 and np.isnan(log_n[1:]).mean() > LARGEST_UNDEFINED else []
-    per_budget = [
-        tuple(Estimate.of(values[:, i]) for i in range(len(budgets))) for values in (np.exp(log_n), np.exp(log_d), loss)
-    ]
+    per_budget = [tuple(Estimate.of(values[:, i]) for i in range(len(budgets))) for values in (n, d, loss)]
     return Frontier(
         law=law.name,
         cost=f"{c:g} {law.variables[0]} {law.variables[1]}" if cost is None else "counted",
