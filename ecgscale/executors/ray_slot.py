@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 import hashlib
 import os
 import re
@@ -44,8 +43,6 @@ class Slot:
     def __init__(self) -> None:
         import ecgscale.executors.inprocess  # noqa: F401  brings torch along: before the first trial, not in it
 
-        self._is_warm = False
-
     def pid(self) -> int:
         """The first that it is asked, and answers once it can take trials."""
         return os.getpid()
@@ -73,10 +70,6 @@ class Slot:
             failed = [Ended(s.trial_id, s.label, "failed", 0.0, None, reason, FailureClass.DATA) for s in group]
             return Answer(tuple(failed), 0, False)
         ended = tuple(ends(group, execution, asked=asked))
-        if not self._is_warm:
-            # what stays is code: half a million objects, which each trial's own collection went through in 0.2 s
-            gc.freeze()
-            self._is_warm = True
         published = {}
         if files is not None:
             published = {s.trial_id: dict(shipping.taken(execution.results, s.trial_id)) for s in group}
