@@ -15,7 +15,7 @@ from ecgscale.errors import EcgscaleError
 from ecgscale.findings import Verdict
 from ecgscale.fitted import Method
 from ecgscale.report import files, write_excerpt, write_report
-from ecgscale.report.tables import Table, escaped, tex
+from ecgscale.report.tables import PARAGRAPH, Table, escaped, tex
 
 QUICK = Method(bootstrap=40)
 
@@ -133,7 +133,7 @@ def test_tables_for_latex_are_balanced_and_escaped(folder):
         assert text.count("\\begin{") == text.count("\\end{")
         assert text.isascii(), {c for c in text if ord(c) > 127}
         rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-        columns = re.search(r"\\begin\{tabular\}\{(l*r*)\}", text)[1]
+        columns = re.search(r"\\begin\{tabular\}\{(.*)\}", text)[1].replace(PARAGRAPH, "l")
         assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(columns) - 1}
         assert re.search(r"\\toprule.*\\midrule.*\\bottomrule", text, flags=re.DOTALL)
 
@@ -141,6 +141,9 @@ def test_tables_for_latex_are_balanced_and_escaped(folder):
 def test_latex_sees_text_not_commands():
     assert escaped("5 % of a_b & #1 {x} α → ∞ — ok") == (r"5 \% of a\_b \& \#1 \{x\} $\alpha$ $\to$ $\infty$ --- ok")
     assert r"a & 1 \\" in tex(Table("t", "c", ("n", "v"), 1, (("a", "1"),)))
+    assert "{l" + PARAGRAPH + "r}" in tex(
+        Table("t", "c", ("n", "why", "v"), 1, (("a", "no " * 20, "0.1 [−0.02, 1.2]"),))
+    )
 
 
 def test_second_report_takes_the_place_of_the_first(report, folder, monkeypatch):

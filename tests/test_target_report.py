@@ -23,6 +23,7 @@ from ecgscale.findings import Verdict
 from ecgscale.fitted import Method
 from ecgscale.prediction_files import CLASSICAL
 from ecgscale.report import files, target_page, write_report
+from ecgscale.report.tables import PARAGRAPH
 from ecgscale.report.target_tables import head_tables
 from ecgscale.target_study import target_study
 
@@ -172,7 +173,7 @@ def test_tables_for_latex_are_balanced(folder):
         text = file.read_text(encoding="utf-8")
         assert text.isascii(), {c for c in text if ord(c) > 127}
         rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-        columns = re.search(r"\\begin\{tabular\}\{(l*r*)\}", text)[1]
+        columns = re.search(r"\\begin\{tabular\}\{(.*)\}", text)[1].replace(PARAGRAPH, "l")
         assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(columns) - 1}
 
 

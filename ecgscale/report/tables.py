@@ -54,11 +54,20 @@ _TEX = {
 }
 
 
+LONGEST_LINE = 28
+"""Characters of a cell; columns with longer ones are set as paragraphs, and no number with its interval is."""
+
+PARAGRAPH = r">{\raggedright\arraybackslash}p{3.4cm}"
+
+
 def tex(table: Table) -> str:
-    """A table of LaTeX's booktabs package; wide ones are shrunk to the line by adjustbox."""
-    alignment = "l" * table.n_labels + "r" * (len(table.columns) - table.n_labels)
+    """A table of LaTeX's booktabs package: long text in paragraphs, and what is still wide shrunk to the line."""
+    alignment = "".join(
+        PARAGRAPH if any(len(row[i]) > LONGEST_LINE for row in table.rows) else "l" if i < table.n_labels else "r"
+        for i in range(len(table.columns))
+    )
     lines = [
-        "% needs \\usepackage{booktabs,adjustbox}",
+        "% needs \\usepackage{array,booktabs,adjustbox}",
         "\\begin{table}",
         "  \\centering",
         f"  \\caption{{{escaped(table.caption)}}}",
