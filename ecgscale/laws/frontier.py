@@ -102,9 +102,8 @@ def compute_frontier(
         log_n, log_d = _search(law, rows, budgets, spent, ranges)
         edge = np.isnan(log_n[0])
         a, b = _slopes(np.log(budgets), log_n), _slopes(np.log(budgets), log_d)
-    with np.errstate(
-        over="ignore", divide="ignore", invalid="ignore"
-    ):  # a draw without a slope has its optimum at 0 or ∞
+    # a draw without a slope has its optimum at zero or infinity
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         n, d = np.exp(log_n), np.exp(log_d)
         loss = fitted.form.loss(by_name(law, rows, n_axes=1), n, d)
     outside = _outside(log_n[0], ranges[0]) | _outside(log_d[0], ranges[1])
