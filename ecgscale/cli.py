@@ -592,7 +592,8 @@ def fit_laws(
             from ecgscale.figures import MAIN_KINDS, write_figures
 
             written = write_figures(study, target, None if figures is not None else MAIN_KINDS)
-            print(f"figures in {target}: {', '.join(path.name for path in written)}")
+            if written:
+                print(f"figures in {target}: {', '.join(path.name for path in written)}")
 
 
 def _floors(floor_x: float | None, floor_y: float | None) -> tuple[float, float] | None:
