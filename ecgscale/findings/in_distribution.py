@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,6 +33,9 @@ from ecgscale.laws import data_limited, end_elasticity, term_ratio
 from ecgscale.laws.information import Theta
 from ecgscale.study import ID_TARGET, Study
 from ecgscale.words import signed
+
+NOTHING_BESIDE_IT = 1e9
+"""A term that many times smaller than another is no quantity that a grid could hold."""
 
 
 def data_bottleneck(study: Study) -> Conclusion:
@@ -65,12 +69,14 @@ def _bottleneck_of(study: Study, family: str) -> Finding:
         size = math.log(theta["A"]) - theta["alpha"] * math.log(largest_n)
         return math.log(theta["B"]) - theta["beta"] * math.log(largest_d) - size
 
-    limit = data_limited(law.fit)
+    limit, times = data_limited(law.fit), f"{signed(estimate.value)} times the size term"
+    if estimate.high is not None and estimate.high > NOTHING_BESIDE_IT:
+        estimate = replace(estimate, high=math.inf)
     return decided(
         asked,
         estimate,
-        f"at N = {signed(largest_n)} and D = {signed(largest_d)} the data term is {signed(estimate.value)} times "
-        "the size term",
+        f"at N = {signed(largest_n)} and D = {signed(largest_d)} the data term is "
+        + (times if estimate.value < NOTHING_BESIDE_IT else "all that is left: the size term has run to zero"),
         law.fit.flags,
         reading("elasticity of the loss in D there", limit.elasticity_d),
         law_plan([law], [log_ratio], reach(estimate, 1.0)),
