@@ -69,14 +69,16 @@ def _bottleneck_of(study: Study, family: str) -> Finding:
         size = math.log(theta["A"]) - theta["alpha"] * math.log(largest_n)
         return math.log(theta["B"]) - theta["beta"] * math.log(largest_d) - size
 
-    limit, times = data_limited(law.fit), f"{signed(estimate.value)} times the size term"
+    limit = data_limited(law.fit)
+    says = f"{signed(estimate.value)} times the size term"
+    if estimate.value >= NOTHING_BESIDE_IT:
+        says = "all that is left: the size term has run to zero"
     if estimate.high is not None and estimate.high > NOTHING_BESIDE_IT:
         estimate = replace(estimate, high=math.inf)
     return decided(
         asked,
         estimate,
-        f"at N = {signed(largest_n)} and D = {signed(largest_d)} the data term is "
-        + (times if estimate.value < NOTHING_BESIDE_IT else "all that is left: the size term has run to zero"),
+        f"at N = {signed(largest_n)} and D = {signed(largest_d)} the data term is {says}",
         law.fit.flags,
         reading("elasticity of the loss in D there", limit.elasticity_d),
         law_plan([law], [log_ratio], reach(estimate, 1.0)),
