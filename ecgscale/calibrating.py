@@ -21,16 +21,17 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from ecgscale.calibration import CPU, Calibration, Cell, Measurement, measurement
+from ecgscale.calibration import CPU, SIDE_BY_SIDE, Calibration, Cell, Measurement, measurement
 from ecgscale.conventions import LEADS
 from ecgscale.data.store import open_store, store_name
 from ecgscale.data.stream import DigitalBatch, Members, RecordSource, TrainingStream
 from ecgscale.errors import DataError
 from ecgscale.objectives.batch import Batch
-from ecgscale.plan import CPU_CORE, GPU, PlannedTrial, work
+from ecgscale.plan import CPU_CORE, GPU, MOST_BUSY, PlannedTrial, launch_bound, work
 from ecgscale.pretraining import build
 from ecgscale.roofline import Ceiling, Profile, StepWork
 from ecgscale.specs import InputSpec, TrialSpec
+from ecgscale.stacking import Step, losses
 from ecgscale.training import Pretraining, fit, is_of_the_compiler, quiet
 
 N_STEPS, N_WARM_UP = 20, 5
@@ -59,6 +60,7 @@ def calibrate(
     report: Report,
     profiles: list[Profile] | None = None,
     compiling: bool = False,
+    stacking: bool | None = None,
 ) -> Calibration:
     """One measurement of every cell of a plan, the cheapest first.
 
@@ -66,6 +68,7 @@ def calibrate(
         limit_s: cells whose 20 steps are expected to take longer are left out.
         profiles: takes the profile of every cell that is measured; None for no profiling.
         compiling: also what compiling the encoder costs and saves: up to minutes per cell.
+        stacking: also what stacking saves; by default on a GPU, of cells that leave it idle.
     """
     on_gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else CPU
@@ -84,7 +87,8 @@ def calibrate(
         try:
             with threadpool_limits(threads):
                 probed = _Probed.of(trial, data, device)
-                found = probed.measurement(threads, compiling)
+                idle = on_gpu and trial.busy_share < MOST_BUSY
+                found = probed.measurement(threads, compiling, idle if stacking is None else stacking)
                 if profiles is not None:
                     best = best or ceiling(on_gpu, trial.spec.train.precision)
                     profiles.append(probed.profile(best))
@@ -146,7 +150,7 @@ class _Probed:
         module.to("cpu" if device == CPU else "cuda")
         return cls(trial, device, module, stream, len(evaluated), step_s, rest_s)
 
-    def measurement(self, threads: int, compiling: bool) -> Measurement:
+    def measurement(self, threads: int, compiling: bool, stacking: bool) -> Measurement:
         compile_s, saved_s = self._compiled() if compiling else (None, None)
         return measurement(
             self.trial.spec,
@@ -159,11 +163,12 @@ class _Probed:
             data_s=self._data_s(),
             compile_s=compile_s,
             saved_s=saved_s,
+            stacked_saved_s=self._stacked_saved_s() if stacking else None,
         )
 
     def _data_s(self) -> float:
         batches = iter(self.stream)
-        return _median([self._normalised(batches)[1] for _ in range(N_STEPS)])
+        return _median([self._drawn(batches)[1] for _ in range(N_STEPS)])
 
     def _compiled(self) -> tuple[float | None, float | None]:
         """Seconds that compiling costs where nothing was compiled before, and what it saves forwards and backwards;
@@ -171,11 +176,9 @@ class _Probed:
         from torch._inductor.utils import fresh_inductor_cache  # seconds to import
 
         module = self.module
-        module.train()
-        batch, _ = self._normalised(iter(self.stream))
-        as_it_is = _median([sum(self._passed(batch)) for _ in range(N_STEPS)])
+        batch, as_it_is = self._as_it_is()
         try:
-            with fresh_inductor_cache(), module.compiled_encoder():
+            with fresh_inductor_cache(), module.compiled_encoder(graphs=launch_bound(self.trial.spec)):
                 started = _now()
                 compiled = _median([sum(self._passed(batch)) for _ in range(N_STEPS)])
                 cost_s = _now() - started - N_STEPS * compiled
@@ -189,6 +192,35 @@ class _Probed:
             module.zero_grad()
         return max(cost_s, 0.0), as_it_is - compiled
 
+    def _as_it_is(self) -> tuple[Batch, float]:
+        """A batch, and the seconds that it takes forwards and backwards."""
+        self.module.train()
+        batch, _ = self._drawn(iter(self.stream))
+        return batch, _median([sum(self._passed(batch)) for _ in range(N_STEPS)])
+
+    def _stacked_saved_s(self) -> float:
+        """What each of `SIDE_BY_SIDE` such networks saves when they are computed at once."""
+        module = self.module
+        batch, as_it_is = self._as_it_is()
+        n = SIDE_BY_SIDE[(CPU_CORE if self.device == CPU else GPU).name]
+        many = [build(module.spec, tuple(module.scale)).to(module.device).train() for _ in range(n)]
+        steps = [Step(one, batch, one.objective.stage) for one in many]
+
+        def taken() -> float:
+            started = _now()
+            with self._autocast():
+                found = losses(steps)
+            for one, loss in zip(many, found, strict=True):
+                one.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+            return _now() - started
+
+        return as_it_is - _median([taken() for _ in range(N_STEPS)]) / n
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.device != CPU and self.module.spec.train.precision == "bf16_on_gpu"
+        return torch.autocast(self.module.device.type, torch.bfloat16, enabled=bf16)
+
     def profile(self, ceiling: Ceiling) -> Profile:
         """Of the same steps outside the loop, each part awaited by itself."""
         module, spec = self.module, self.module.spec
@@ -197,7 +229,7 @@ class _Probed:
         batches = iter(self.stream)
         parts: list[tuple[float, ...]] = []
         for _ in range(N_STEPS):
-            whole, data_s = self._normalised(batches)
+            whole, data_s = self._drawn(batches)
             forward_s, backward_s = self._passed(whole)
             started = _now()
             module.clip()
@@ -222,21 +254,19 @@ class _Probed:
             fixed_s=max(0.0, 2 * half_s - forward_s - backward_s),
         )
 
-    def _normalised(self, batches: Iterator[DigitalBatch]) -> tuple[Batch, float]:
-        """The next batch, and what it took to read, move and normalise it."""
+    def _drawn(self, batches: Iterator[DigitalBatch]) -> tuple[Batch, float]:
+        """The next batch, and what it took to read, move, normalise and mask it."""
         started = _now()
-        batch = self.module.normalised(next(batches), self.module.spec.train.augment)
+        batch = self.module.drawn(next(batches), self.module.spec.train.augment)
         return batch, _now() - started
 
     def _passed(self, batch: Batch) -> tuple[float, float]:
         """Seconds forwards and backwards."""
         started = _now()
-        bf16 = self.device != CPU and self.module.spec.train.precision == "bf16_on_gpu"
-        with torch.autocast(self.module.device.type, torch.bfloat16, enabled=bf16):
-            scored = self.module.scored(batch)
-            loss = scored.loss_sum / scored.weight.clamp(min=1)
+        with self._autocast():
+            loss = self.module(batch)
         passed = _now()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return passed - started, _now() - passed
 
 

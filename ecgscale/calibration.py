@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ecgscale.errors import EcgscaleError
-from ecgscale.plan import CPU_CORE, GPU, Device, Origin, Plan, PlannedTrial, Work, records_evaluated, work
+from ecgscale.execution import Way
+from ecgscale.plan import CPU_CORE, GPU, MOST_BUSY, Device, Origin, Plan, PlannedTrial, Work, records_evaluated, work
 from ecgscale.results import RunRecord, Status
 from ecgscale.specs import TrialSpec
 
@@ -28,12 +29,10 @@ OTHER_PARADIGM, OTHER_THREADS = 0.5, 1.0
 """Distances between cells, as natural logarithms of the time per step; our assumption."""
 
 SIDE_BY_SIDE = {CPU_CORE.name: 4, GPU.name: 8}
-"""Trials of one stream in one process: three quarters, or seven eighths, of what any number could save, and still
-enough processes for all cores. Our choice."""
+"""Trials of one stream, or one form, in one process: three quarters, or seven eighths, of what any number could save,
+and still enough processes for all cores. Our choice."""
 
 LEAST_GAIN = 1.05
-MOST_BUSY = 0.5
-"""A GPU that computes for most of a step reads the next batch meanwhile. Our choice."""
 
 CPU = "cpu"
 
@@ -80,6 +79,8 @@ class Measurement:
     compile_s: float | None = None
     saved_s: float | None = None
     """What compiling the encoder costs once, and saves per step; less than zero where it is slower. Rows don't say."""
+    stacked_saved_s: float | None = None
+    """What each of `SIDE_BY_SIDE` trials saves per step when they are stacked. Rows don't say."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Calibration:
     @classmethod
     def from_rows(cls, records: Iterable[RunRecord]) -> Calibration:
         """What finished trials took. Rows of another version, of a training in several pieces, or of one that was
-        compiled or read its records with others, are left out."""
+        compiled, stacked or read its records with others, are left out."""
         return cls(tuple(m for m in map(_measured_by, records) if m is not None))
 
     @classmethod
@@ -150,14 +151,23 @@ class Calibration:
         rest_ratio = statistics.median(m.rest_s / m.model_rest_s for m in near)
         return step_ratio * expected.step_s * expected.n_steps + rest_ratio * expected.rest_s, "scaled"
 
-    def compiled(self, trial: PlannedTrial, device: Device) -> bool:
-        """Whether compiling saves a trial of this length more than it costs; not where that was not measured."""
-        saved_s = [
-            m.saved_s * trial.spec.n_steps - m.compile_s
-            for m in self._of_cell(trial, device)
-            if m.compile_s is not None and m.saved_s is not None
-        ]
-        return bool(saved_s) and statistics.median(saved_s) > 0
+    def way(self, trial: PlannedTrial, device: Device) -> Way:
+        """How the steps of a trial of this length are computed soonest, as far as that was measured."""
+        found = self._of_cell(trial, device)
+        n_steps = trial.spec.n_steps
+        saved_s: dict[Way, list[float]] = {
+            "compiled": [
+                m.saved_s * n_steps - m.compile_s for m in found if m.compile_s is not None and m.saved_s is not None
+            ],
+            "stacked": [
+                m.stacked_saved_s * n_steps
+                for m in found
+                if m.stacked_saved_s is not None and m.step_s > LEAST_GAIN * (m.step_s - m.stacked_saved_s)
+            ],
+        }
+        medians = {way: statistics.median(some) for way, some in saved_s.items() if some}
+        best = max(medians, key=medians.__getitem__, default=None)
+        return best if best is not None and medians[best] > 0 else "eager"
 
     def _of_cell(self, trial: PlannedTrial, device: Device) -> list[Measurement]:
         name = CPU if device is CPU_CORE else self.gpu
@@ -166,7 +176,10 @@ class Calibration:
         return self._by_device.get(name, {}).get(Cell.of(trial.spec, name, threads=1), [])
 
     def side_by_side(self, trial: PlannedTrial, device: Device) -> int:
-        """How many such trials are to take turns on one stream; 1 where that was not measured, or would gain little."""
+        """How many such trials are to be stacked, or to take turns on one stream; 1 where that was not measured, or
+        would gain little."""
+        if self.way(trial, device) == "stacked":
+            return SIDE_BY_SIDE[device.name]
         found = self._of_cell(trial, device)
         data_s = [m.data_s for m in found if m.data_s is not None]
         if not data_s or (device is GPU and trial.busy_share > MOST_BUSY):
@@ -185,16 +198,16 @@ class Calibration:
         if not self.measurements:
             return plan
         device = device or (GPU if self.gpu is not None else CPU_CORE)
-        memo: dict[Any, tuple[tuple[float, Origin], tuple[float, Origin], int, bool]] = {}
+        memo: dict[Any, tuple[tuple[float, Origin], tuple[float, Origin], int, Way]] = {}
         trials = []
         for trial in plan.trials:
             key = (Cell.of(trial.spec, "", 1), trial.spec.n_steps, trial.n_evaluated)  # seeds cost the same
             if key not in memo:
-                how = (self.side_by_side(trial, device), self.compiled(trial, device))
+                how = (self.side_by_side(trial, device), self.way(trial, device))
                 memo[key] = (self.seconds(trial, CPU_CORE), self.seconds(trial, GPU), *how)
-            (cpu_s, cpu_from), (gpu_s, gpu_from), n, compiled = memo[key]
+            (cpu_s, cpu_from), (gpu_s, gpu_from), n, way = memo[key]
             timed = replace(trial, cpu_s=cpu_s, cpu_from=cpu_from, gpu_s=gpu_s, gpu_from=gpu_from)
-            trials.append(replace(timed, side_by_side=n, compiled=compiled))
+            trials.append(replace(timed, side_by_side=n, way=way))
         trials.sort(key=lambda trial: (-trial.seconds(device), trial.spec.label))
         return replace(plan, trials=tuple(trials))
 
@@ -211,19 +224,20 @@ def measurement(
     data_s: float | None = None,
     compile_s: float | None = None,
     saved_s: float | None = None,
+    stacked_saved_s: float | None = None,
 ) -> Measurement:
     """A measurement, with the device model's figures for the same work beside it."""
     model: Work = work(CPU_CORE if device == CPU else GPU, spec, n_evaluated)
     cell = Cell.of(spec, device, threads)
-    return Measurement(
-        cell, step_s, n_steps, rest_s, n_evaluated, model.step_s, model.rest_s, data_s, compile_s, saved_s
-    )
+    beside = (data_s, compile_s, saved_s, stacked_saved_s)
+    return Measurement(cell, step_s, n_steps, rest_s, n_evaluated, model.step_s, model.rest_s, *beside)
 
 
 def _measured_by(record: RunRecord) -> Measurement | None:
     if record.status != Status.COMPLETED or not record.train_s or record.train_s > record.wall_s:
         return None
-    if record.compiled or record.n_beside:  # a plan takes trials for what they are alone, and decides from that
+    # a plan takes trials for what they are alone, and decides from that
+    if record.compiled or record.stacked or record.n_beside:
         return None
     try:
         spec = TrialSpec.model_validate_json(record.spec)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ecgscale import tensor_file
+from ecgscale.execution import Way
 from ecgscale.turns import clock
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Progress:
             banned from the code).
         wall_s: seconds up to here, over all parts.
         n_resumes: how often the training had been continued.
-        microbatch, compiled: see `Checkpoint`.
+        microbatch, way: see `Checkpoint`.
     """
 
     step: int
@@ -48,7 +49,7 @@ class Progress:
     wall_s: float
     n_resumes: int
     microbatch: int | None = None
-    compiled: bool = False
+    way: Way = "eager"
 
 
 class Checkpoint:
@@ -62,7 +63,7 @@ class Checkpoint:
     Attributes:
         microbatch: records of a batch that are in memory at a time; None for all. Another number adds in another
             order, so a training goes on with the one it had.
-        compiled: whether the encoder is compiled for training, for which the same holds; None while that is open.
+        way: how training steps are computed, for which the same holds; None while that is open.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Checkpoint:
         self.every_s = every_s
         self.may_write = may_write
         self.microbatch: int | None = None
-        self.compiled: bool | None = None
+        self.way: Way | None = None
         self.resumed: Progress | None = None
         self._started, self._last = clock(), time.monotonic()
 
@@ -114,8 +115,7 @@ class Checkpoint:
             return None
         self.resumed = progress
         self.microbatch = self.microbatch or progress.microbatch
-        if self.compiled is None:
-            self.compiled = progress.compiled
+        self.way = self.way or progress.way
         self._started = clock()  # what was before is in its wall_s
         return progress
 
@@ -132,7 +132,7 @@ class Checkpoint:
         fields = {"step": step, "module": dict(module), "optimizer": optimizer, "scheduler": scheduler}
         fields |= {"evaluation": evaluation, "train_s": train_s, "random": random_state()}
         fields |= {"wall_s": self.wall_s, "n_resumes": self.n_resumes}
-        fields |= {"microbatch": self.microbatch, "compiled": bool(self.compiled)}
+        fields |= {"microbatch": self.microbatch, "way": self.way or "eager"}
         try:
             return tensor_file.write(self.path, {"identity": self.identity, "progress": fields}, self.may_write)
         except (OSError, RuntimeError) as error:  # the latter is torch's

@@ -128,6 +128,13 @@ def calibrate(
         bool,
         typer.Option("--compile", help="Measure torch.compile as well, which sweeps then use where it pays; minutes."),
     ] = False,
+    stacking: Annotated[
+        bool | None,
+        typer.Option(
+            "--stack/--no-stack",
+            help="Measure trials stacked as one as well, which sweeps then do where it pays; by default on a GPU.",
+        ),
+    ] = None,
     limit: Annotated[float, typer.Option(min=0, help="Leave out what needs more seconds for its 20 steps.")] = 60.0,
     as_json: Json = False,
 ) -> None:
@@ -163,6 +170,7 @@ def calibrate(
         report=report,
         profiles=profiles,
         compiling=compiling,
+        stacking=stacking,
     )
     measured.save(file)
     if as_json:
@@ -282,7 +290,7 @@ def sweep(
             hang_s=hang_s,
             argv=public_argv(sys.argv),
             config_hash=grid.identity(),
-            compiled=frozenset(cell.spec.trial_id for cell in backlog.plan.trials if cell.compiled),
+            ways=side_by_side.ways(backlog.plan.trials),
         )
         if executor == "ray":
             _start_ray(address, cpus, dashboard, quiet=as_json)

@@ -84,12 +84,18 @@ def _show_how(plan: Plan) -> None:
     """What the measurements of `calibrate` decide beside times."""
     many = SideBySide.planned(plan.trials)
     groups = [group for group in many.groups(plan.specs) if len(group) > 1]
-    if groups:
+    stacks = [group for group in groups if group[0].trial_id in many.stacked]
+    if streams := [group for group in groups if group not in stacks]:
         out.print(
-            f"{sum(map(len, groups))} trials side by side on {len(groups)} streams of records, at most "
-            f"{max(map(len, groups))} in one process: reading and normalising are a large part of their steps here"
+            f"{sum(map(len, streams))} trials side by side on {len(streams)} streams of records, at most "
+            f"{max(map(len, streams))} in one process: reading and normalising are a large part of their steps here"
         )
-    if n_compiled := sum(cell.compiled for cell in plan.trials):
+    if stacks:
+        out.print(
+            f"{sum(map(len, stacks))} trials stacked, at most {max(map(len, stacks))} in one process: those of one "
+            "network and task share their steps, which is faster here"
+        )
+    if n_compiled := sum(cell.way == "compiled" for cell in plan.trials):
         out.print(f"{n_compiled} trials with compiled encoders: they are long enough to save more than that costs")
 
 
@@ -190,7 +196,7 @@ def plan_json(backlog: Backlog, terms: Terms) -> dict[str, Any]:
             "activation_bytes": cell.activation_bytes,
             "bytes_read": cell.bytes_read,
             "side_by_side": cell.side_by_side,
-            "compiled": cell.compiled,
+            "way": cell.way,
             "gpu_share": cell.gpu_share(terms.gpu_memory_gib),
             "cpu_s": cell.cpu_s,
             "cpu_from": cell.cpu_from,

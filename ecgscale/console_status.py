@@ -306,6 +306,7 @@ def _outcome(record: RunRecord) -> Iterable[tuple[str, str | None]]:
     peak = record.peak_memory_bytes
     yield "peak memory", f"{peak / 2**30:.2f} GiB" if peak is not None else None
     yield "compiled", "for training, with torch.compile" if record.compiled else None
+    yield "stacked", "training steps computed with those of others" if record.stacked else None
     yield "microbatch", f"{n} records at a time, for lack of memory" if (n := record.microbatch) is not None else None
 
 

@@ -104,7 +104,7 @@ def _changes(network: Shape, spec: TrialSpec, source: RecordSource, scale: tuple
     optimizer = module.configure_optimizers()["optimizer"]
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"]  # no warm-up, no decay
-    compared = module.normalised(batches[0])
+    compared = module.drawn(batches[0])
     with torch.no_grad(), _outputs(module) as before:
         module.scored(compared)
     for place, batch in enumerate(batches):

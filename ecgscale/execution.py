@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 WandbMode = Literal["disabled", "offline", "online"]
+
+Way = Literal["eager", "compiled", "stacked"]
+"""How a training step is computed: as it stands; with the encoder compiled (`torch.compile`); for several trials at
+once (`stacking`)."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class Execution:
     hang_s: a trial that has made no progress for so long ends its process; 0 for never.
     argv: the command that runs the sweep, as it may be published; see `provenance.public_argv`.
     config_hash: of the sweep file as it was understood.
-    compiled: ids of trials whose encoders are compiled for training, which changes the last digits, too.
+    ways: trial id → how its training steps are computed, where that is not as they stand; it changes the last digits,
+        too.
     """
 
     data: Path
@@ -35,4 +41,7 @@ class Execution:
     hang_s: float = 1800.0
     argv: str | None = None
     config_hash: str | None = None
-    compiled: frozenset[str] = frozenset()
+    ways: Mapping[str, Way] = field(default_factory=dict)
+
+    def way(self, trial_id: str) -> Way:
+        return self.ways.get(trial_id, "eager")

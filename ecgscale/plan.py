@@ -16,6 +16,7 @@ from typing import Literal
 from ecgscale.concentrations.declared import HeadSpec, TargetSpec
 from ecgscale.concentrations.head_counts import head_counts
 from ecgscale.errors import SpecError
+from ecgscale.execution import Way
 from ecgscale.ladder import (
     N_LEADS,
     Counts,
@@ -41,6 +42,9 @@ BYTES_PER_SAMPLE = 2
 GPU_MEMORY_GIB = 80.0
 MAX_TRIALS_PER_GPU = 8
 """Each holds a context and a process of its own; our assumption."""
+
+MOST_BUSY = 0.5
+"""A GPU that computes for more of a step hides launches and the reading of the next batch behind that. Our choice."""
 
 CONTEXT_BYTES = 600_000_000
 """A CUDA context and the allocator's slack, or Python with torch imported. Rough."""
@@ -127,10 +131,10 @@ class PlannedTrial:
     cpu_from: Origin = "assumed"
     gpu_from: Origin = "assumed"
     side_by_side: int = 1
-    """At most so many trials of its stream take turns in one process; more than one only where that was measured to
-    pay."""
-    compiled: bool = False
-    """Its encoder is compiled for training; only where that was measured to save more than it costs."""
+    """At most so many trials of its stream, or of its form if they are stacked, take turns in one process; more than
+    one only where that was measured to pay."""
+    way: Way = "eager"
+    """How its training steps are computed; another than as they stand only where that was measured to pay."""
 
     def gpu_share(self, gpu_memory_gib: float = GPU_MEMORY_GIB) -> float:
         return gpu_share([self], gpu_memory_gib)
@@ -145,8 +149,13 @@ def gpu_share(turns: Sequence[PlannedTrial], gpu_memory_gib: float = GPU_MEMORY_
 
     Powers of two, so that shares of different trials fill a GPU together.
     """
-    memory_bytes = _memory_bytes(sum(t.state_bytes for t in turns), max(t.activation_bytes for t in turns))
-    busy_share = sum(t.busy_share * t.gpu_s for t in turns) / sum(t.gpu_s for t in turns)
+    activations = [t.activation_bytes for t in turns]
+    if turns[0].way == "stacked":  # all at once
+        activation_bytes, busy_share = sum(activations), sum(t.busy_share for t in turns)
+    else:
+        activation_bytes = max(activations)
+        busy_share = sum(t.busy_share * t.gpu_s for t in turns) / sum(t.gpu_s for t in turns)
+    memory_bytes = _memory_bytes(sum(t.state_bytes for t in turns), activation_bytes)
     wanted = max(memory_bytes / (gpu_memory_gib * 2**30), busy_share)
     return 0.5 ** math.floor(math.log2(min(MAX_TRIALS_PER_GPU, max(1.0, 1 / wanted))))
 
@@ -396,6 +405,11 @@ def work(device: Device, spec: TrialSpec, evaluated: float) -> Work:
     """What the device model says of one trial."""
     encoder, _, _ = _counts_of(spec)
     return Work.of(device, spec, encoder, evaluated)
+
+
+def launch_bound(spec: TrialSpec) -> bool:
+    """Whether a GPU would wait for launches in most of a training step, by the device model."""
+    return work(GPU, spec, 0.0).busy_share <= MOST_BUSY
 
 
 def makespan_s(durations_s: Sequence[float], n_devices: int) -> float:

@@ -25,6 +25,7 @@ from ecgscale.ladder import Shape, shape, twice_as_wide
 from ecgscale.models import build_encoder
 from ecgscale.models.maximal_update import growth, redraw
 from ecgscale.objectives import objective_of
+from ecgscale.plan import launch_bound
 from ecgscale.predicting import training_records
 from ecgscale.preemption import Preempted, StopRequest
 from ecgscale.records import LabelScore
@@ -94,9 +95,8 @@ def pretrain(
             begin_with(module, execution.data / "encoders" / f"{spec.start.encoder}.ckpt", spec.start_fingerprint)
         resumed = checkpoint.resume(store.header.fingerprint, module.state_dict())
         module.microbatch = checkpoint.microbatch
-        if checkpoint.compiled is None:
-            checkpoint.compiled = spec.trial_id in execution.compiled
-        compiling = module.compiled_encoder() if checkpoint.compiled else nullcontext()
+        checkpoint.way = module.way = checkpoint.way or execution.way(spec.trial_id)
+        compiling = module.compiled_encoder(graphs=launch_bound(spec)) if module.way == "compiled" else nullcontext()
         stream = TrainingStream(
             sources[TRAIN],
             batch_size=spec.train.batch_size,

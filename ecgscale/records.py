@@ -212,6 +212,9 @@ class RunRecord(Outcome):
         default=None, description="records of a batch in memory at a time; null for all of them"
     )
     compiled: bool | None = Field(default=None, description="the encoder was compiled for training; null in older rows")
+    stacked: bool | None = Field(
+        default=None, description="training steps were computed for several trials at once; null in older rows"
+    )
     n_beside: int = Field(default=0, description="other trials that took turns with it in its process")
     peak_memory_bytes: int | None = Field(default=None, description="of the device; of the process on a CPU")
     # provenance

@@ -1,10 +1,12 @@
-"""Which trials train side by side: in one process, in turns, on one stream of records (`turns`)."""
+"""Which trials train side by side in one process (`turns`): on one stream of records, or stacked (`stacking`)."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ecgscale.concentrations.head_counts import n_classes
+from ecgscale.execution import Way
 from ecgscale.plan import PlannedTrial, smoke_trials
 from ecgscale.specs import TrialSpec
 
@@ -18,14 +20,26 @@ def stream(spec: TrialSpec) -> Hashable:
     return records, spec.input, spec.train, spec.seed, spec.n_steps
 
 
+def form(spec: TrialSpec) -> Hashable:
+    """Equal for trials whose steps can be stacked: one network, one objective, batches of one size. Their records,
+    labels, targets, seeds, rates and lengths may differ."""
+    classes = n_classes(spec.head, spec.target) if spec.head is not None and spec.target is not None else None
+    objective = (spec.paradigm, len(spec.labels), spec.mask_ratio, spec.head, classes)
+    frozen = spec.start is not None and spec.start.frozen
+    batch = (spec.input.n_samples, spec.input.patch_samples, spec.train.batch_size, spec.train.precision)
+    return spec.family, spec.rung, objective, frozen, batch
+
+
 @dataclass(frozen=True)
 class SideBySide:
     """Attributes:
     most: trial id → how many take turns, itself included; 1 where it is missing.
+    stacked: ids of those that share their steps, with others of their form; the others share a stream.
     fills_slots: fewer where there would be fewer groups than slots.
     """
 
     most: Mapping[str, int] = field(default_factory=dict)
+    stacked: frozenset[str] = frozenset()
     fills_slots: bool = False
 
     @classmethod
@@ -37,12 +51,23 @@ class SideBySide:
         """
         if most is not None:
             return cls({trial.spec.trial_id: most for trial in trials})
-        planned = cls({trial.spec.trial_id: trial.side_by_side for trial in trials}, fills_slots=True)
+        planned = cls(
+            {trial.spec.trial_id: trial.side_by_side for trial in trials},
+            frozenset(trial.spec.trial_id for trial in trials if trial.way == "stacked"),
+            fills_slots=True,
+        )
         return planned.without(spec.trial_id for spec in smoke_trials([trial.spec for trial in trials]))
 
     def without(self, trial_ids: Iterable[str]) -> SideBySide:
         """The same, but these run alone."""
-        return replace(self, most={**self.most, **dict.fromkeys(trial_ids, 1)})
+        alone = dict.fromkeys(trial_ids, 1)
+        return replace(self, most={**self.most, **alone}, stacked=self.stacked - alone.keys())
+
+    def ways(self, trials: Iterable[PlannedTrial]) -> dict[str, Way]:
+        """How the steps of trials are computed, where not as they stand: compiled as the plan says; stacked if they are
+        here."""
+        found: dict[str, Way] = {trial.spec.trial_id: "compiled" for trial in trials if trial.way == "compiled"}
+        return found | dict.fromkeys(self.stacked, "stacked")
 
     def groups(self, specs: Sequence[TrialSpec], slots: int = 1) -> list[Group]:
         """All trials in groups, in the order of their first members; most are groups of one.
@@ -55,7 +80,8 @@ class SideBySide:
         open_: dict[Hashable, list[TrialSpec]] = {}
         for spec in specs:
             most = min(self.most.get(spec.trial_id, 1), limit)
-            key = (most, stream(spec)) if most > 1 else spec.trial_id
+            shared = form(spec) if spec.trial_id in self.stacked else stream(spec)
+            key = (most, shared) if most > 1 else spec.trial_id
             group = open_.get(key)
             if group is None or len(group) == most:
                 group = open_[key] = []

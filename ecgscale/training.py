@@ -22,8 +22,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from ecgscale import stacking
 from ecgscale.checkpoint import Checkpoint, restore_random
 from ecgscale.data.stream import DigitalBatch, RecordSource, TrainingStream, step_of
+from ecgscale.execution import Way
 from ecgscale.failures import Diverged
 from ecgscale.hangs import progressed
 from ecgscale.models.encoder import Encoder
@@ -32,7 +34,8 @@ from ecgscale.objectives.batch import Batch, Damage, make_batch
 from ecgscale.objectives.objective import Objective, Scored
 from ecgscale.preemption import StopRequest
 from ecgscale.specs import AugmentSpec, TrialSpec
-from ecgscale.turns import clock, of_the_process
+from ecgscale.stacking import Step
+from ecgscale.turns import clock, in_common, is_alone, of_the_process
 
 StateDict = dict[str, Tensor]
 
@@ -62,6 +65,7 @@ class Pretraining(pl.LightningModule):
             step is that of the whole batch either way, up to the order of additions; in parts, the forward pass is done
             twice.
         growth: how weights grow with the width, if their rates follow it (µP).
+        way: how a step is computed. Stacked, it is computed with those of others who take turns, and never in parts.
         compiled: the encoder as it is run in training, if that was compiled; in a list, since torch would take it for a
             second encoder.
     """
@@ -74,6 +78,7 @@ class Pretraining(pl.LightningModule):
         self.scale = scale
         self.microbatch: int | None = None
         self.growth: Mapping[str, Growth] = {}
+        self.way: Way = "eager"
         self.compiled: list[Any] = []
         self.frozen = spec.start is not None and spec.start.frozen
         if self.frozen:
@@ -130,19 +135,31 @@ class Pretraining(pl.LightningModule):
 
     def training_step(self, batch: DigitalBatch, batch_idx: int) -> Tensor:
         self.objective.step_fraction = step_of(batch.key) / self.spec.n_steps
-        whole = self.normalised(batch, self.spec.train.augment)
-        if self.microbatch is None:
-            found = [self.scored(whole)]
-        else:
-            # each part forgets its activations, and computes them again when its turn comes in the backward pass;
-            # generators need no rewinding, since all that is random has a key
-            found = [
-                recomputed(self.scored, part, use_reentrant=False, preserve_rng_state=False)
-                for part in whole.split(self.microbatch)
-            ]
+        whole = self.drawn(batch, self.spec.train.augment)
+        if self.microbatch is not None:
+            return self.loss_in_parts(whole, self.microbatch)
+        if self.way == "stacked":
+            return in_common(Step(self, whole, self.objective.stage), stacking.losses)
+        loss: Tensor = self(whole)
+        return loss
+
+    def drawn(self, batch: DigitalBatch, augment: AugmentSpec | None = None) -> Batch:
+        """`normalised`, with what the objective draws for it."""
+        return self.objective.drawn(self.normalised(batch, augment))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss of a batch."""
+        return self.scored(batch).loss
+
+    def loss_in_parts(self, batch: Batch, size: int) -> Tensor:
+        """The loss of a batch, `size` records of it at a time."""
+        # each part forgets its activations, and computes them again when its turn comes in the backward pass;
+        # generators need no rewinding, since all that is random has a key
+        found = [
+            recomputed(self.scored, part, use_reentrant=False, preserve_rng_state=False) for part in batch.split(size)
+        ]
         loss_sum = torch.stack([scored.loss_sum for scored in found]).sum()
-        weight = torch.stack([scored.weight for scored in found]).sum()
-        return loss_sum / weight.clamp(min=1)
+        return Scored(loss_sum, torch.stack([scored.weight for scored in found]).sum()).loss
 
     def parts(self, batch: Batch) -> Iterable[Batch]:
         """What is to be in memory at a time."""
@@ -154,16 +171,21 @@ class Pretraining(pl.LightningModule):
         return scored
 
     @contextmanager
-    def compiled_encoder(self) -> Iterator[None]:
+    def compiled_encoder(self, *, graphs: bool = False) -> Iterator[None]:
         """Within the block, training runs the encoder compiled; a fused operator adds in another order.
 
         What was compiled before in this process is forgotten, but for the encoders of those who take turns.
+
+        Args:
+            graphs: on a GPU, all launches of a pass as one (CUDA graphs), unless others take turns: torch keeps them
+                apart by threads.
         """
         from torch import _dynamo  # seconds to import
 
         limit = _dynamo.config.patch(cache_size_limit=MOST_COMPILED)  # holds for this thread alone
         with of_the_process("compilation", _nothing_compiled), limit:
-            self.compiled = [torch.compile(self.encoder, dynamic=False)]  # every batch is of one size
+            mode = "reduce-overhead" if graphs and torch.cuda.is_available() and is_alone() else "default"
+            self.compiled = [torch.compile(self.encoder, dynamic=False, mode=mode)]  # every batch is of one size
             try:
                 yield
             finally:
@@ -224,7 +246,7 @@ def evaluate(module: Pretraining, source: RecordSource) -> tuple[float, Tensor |
     loss_sum, weight = 0.0, 0.0
     logits: list[Tensor] = []
     for batch in source.in_order():
-        for part in module.parts(module.normalised(batch)):
+        for part in module.parts(module.drawn(batch)):
             scored = module.scored(part)
             loss_sum += float(scored.loss_sum.double())
             weight += float(scored.weight)

@@ -224,8 +224,8 @@ def _other_way(error: Exception, ending: Ending, checkpoint: Checkpoint, spec: T
     if ending.failure is FailureClass.OUT_OF_MEMORY:
         halved = _halved(checkpoint, spec)
         return f"out of memory; again with {checkpoint.microbatch} records at a time" if halved else None
-    if checkpoint.compiled and is_of_the_compiler(error):
-        checkpoint.compiled = False
+    if checkpoint.way == "compiled" and is_of_the_compiler(error):
+        checkpoint.way = "eager"
         why, _, _ = str(error).partition("\n")
         return f"its encoder can't be compiled here ({why}); again without"
     return None

@@ -1,8 +1,9 @@
 """Trials of one process side by side: each in a thread of its own, one running at a time, all on one stream of records.
 
 Whoever is furthest behind goes on, as far as the next batch; what one has read and made of the records of that batch,
-the others are given. Nothing but that is shared, so that every trial is the ordinary one, bit for bit. What a trial is,
-this module doesn't know; a process that runs one alone never waits here.
+the others are given. Nothing but that is shared, so that every trial is the ordinary one, bit for bit. Or they meet at
+every step, and one computes it for all (`in_common`). What a trial is, this module doesn't know; a process that runs
+one alone never waits here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class _Member:
     Attributes:
         turn: released when it may run.
         place: how far it is: the step, and the batches that it has evaluated since.
-        waited_s: for its turn, in all.
+        waited_s: for its turn, in all, less its share of what others computed for it.
+        brought: to the meeting that it waits for, if it does.
+        found: at its last meeting: a result, or what was raised.
     """
 
     def __init__(self, group: _Group) -> None:
@@ -35,6 +38,21 @@ class _Member:
         self.turn.acquire()
         self.place = (-1, 0)
         self.waited_s = 0.0
+        self.brought: tuple[Any] | None = None
+        self.found: tuple[Any, BaseException | None] = (None, None)
+
+    def wait(self) -> None:
+        """Gives the turn to whoever is to go on, and waits for it to come back."""
+        following = self.group.next()
+        if following is self:
+            return
+        started = time.perf_counter()
+        keep, restore = self.group.own
+        kept = keep()
+        following.turn.release()
+        self.turn.acquire()
+        restore(kept)
+        self.waited_s += time.perf_counter() - started
 
 
 class _Group:
@@ -54,8 +72,31 @@ class _Group:
         self.of_all = ExitStack()
         self.entered: set[str] = set()
 
+    @property
+    def all_wait(self) -> bool:
+        return all(member.brought is not None for member in self.members)
+
     def next(self) -> _Member:
-        return min(self.members, key=lambda member: member.place)
+        """Who is furthest behind; those who wait for the others last, to hold the meeting."""
+        return min(self.members, key=lambda member: (member.brought is not None, member.place))
+
+    def meet(self, do: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+        """Each is charged an equal share of the time."""
+        started = time.perf_counter()
+        met = tuple(self.members)
+        error: BaseException | None = None
+        results: Sequence[Any] = (None,) * len(met)
+        try:
+            results = do([member.brought[0] for member in met if member.brought is not None])
+        except Exception as raised:
+            error = raised
+        taken_s = time.perf_counter() - started
+        for member, result in zip(met, results, strict=True):
+            member.brought, member.found = None, (result, error)
+            member.waited_s -= taken_s / len(met)
+        caller = _member()
+        assert caller is not None
+        caller.waited_s += taken_s
 
     def leave(self, member: _Member) -> None:
         self.members.remove(member)
@@ -125,16 +166,32 @@ def at_step(step: int | None) -> None:
     if me is None:
         return
     me.place = (step, 0) if step is not None else (me.place[0], me.place[1] + 1)
-    following = me.group.next()
-    if following is me:
-        return
-    started = time.perf_counter()
-    keep, restore = me.group.own
-    kept = keep()
-    following.turn.release()
-    me.turn.acquire()
-    restore(kept)
-    me.waited_s += time.perf_counter() - started
+    me.wait()
+
+
+def in_common(mine: Any, do: Callable[[Sequence[Any]], Sequence[T]]) -> T:
+    """Waits until all who are left have come here, and gives this one's part of what one of them then computes for all.
+
+    Args:
+        do: what all have brought → the result of each.
+
+    Raises:
+        Exception: what `do` has raised, to all of them.
+    """
+    me = _member()
+    if me is None:
+        return do([mine])[0]
+    me.brought = (mine,)
+    while me.brought is not None:
+        if me.group.all_wait:
+            me.group.meet(do)
+        else:
+            me.wait()
+    (result, error), me.found = me.found, (None, None)
+    if error is not None:
+        raise error
+    found: T = result
+    return found
 
 
 def once(key: Hashable, make: Callable[[], T]) -> T:

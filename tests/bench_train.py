@@ -57,8 +57,7 @@ def bare_s(spec, stream, scale):
     optimizer = torch.optim.AdamW(module.parameters(), lr=spec.peak_lr, fused=True)
     started = time.perf_counter()
     for batch in batches:
-        scored = module.objective(module.encoder, batch)
-        (scored.loss_sum / scored.weight).backward()
+        module.objective(module.encoder, module.objective.drawn(batch)).loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), spec.train.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -128,8 +127,8 @@ class PlainModule(pl.LightningModule):
     def training_step(self, batch, batch_idx):
         signal, targets = batch
         recorded = torch.ones(len(signal), signal.shape[-1], dtype=torch.bool)
-        scored = self.objective(self.encoder, Batch(signal, recorded, targets, batch_idx))
-        loss = scored.loss_sum / scored.weight
+        batch = self.objective.drawn(Batch(signal, recorded, targets, batch_idx))
+        loss = self.objective(self.encoder, batch).loss
         self.log("train_loss", loss)
         return loss
 

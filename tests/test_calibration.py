@@ -206,13 +206,13 @@ def test_trials_are_side_by_side_where_reading_was_measured_to_be_a_large_part(c
 def test_encoders_are_compiled_in_trials_that_are_long_enough(cells):
     trial = trial_of(cells, "resnet", "sl", "20K")
     known = Calibration((replace(measured(trial, step_s=0.1), compile_s=30.0, saved_s=0.02),))
-    assert trial.spec.n_steps == 300 and not known.compiled(trial, CPU_CORE)  # 6 s for 30 s
+    assert trial.spec.n_steps == 300 and known.way(trial, CPU_CORE) == "eager"  # 6 s for 30 s
     longer = replace(trial, spec=trial.spec.model_copy(update={"n_steps": 3000}))
-    assert known.compiled(longer, CPU_CORE) and not known.compiled(longer, GPU)
+    assert (known.way(longer, CPU_CORE), known.way(longer, GPU)) == ("compiled", "eager")
     slower = Calibration((replace(measured(trial, step_s=0.1), compile_s=0.0, saved_s=-0.01),))
-    assert not slower.compiled(longer, CPU_CORE)
+    assert slower.way(longer, CPU_CORE) == "eager"
     applied = known.applied(replace(cells, trials=(trial, longer)))
-    assert {t.spec.n_steps: t.compiled for t in applied.trials} == {300: False, 3000: True}
+    assert {t.spec.n_steps: t.way for t in applied.trials} == {300: "eager", 3000: "compiled"}
 
 
 def test_the_plan_says_what_the_measurements_decide(cells, capsys):
@@ -227,7 +227,7 @@ def test_the_plan_says_what_the_measurements_decide(cells, capsys):
     assert "2 trials with compiled encoders" in shown  # the cell's two data fractions
     assert "side by side" not in shown  # they are of different streams
     of_the_cell = [t for t in plan_json(found, Terms())["trials"] if t["label"].startswith("transformer-sl-20K")]
-    assert [(t["side_by_side"], t["compiled"]) for t in of_the_cell] == [(4, True)] * 2
+    assert [(t["side_by_side"], t["way"]) for t in of_the_cell] == [(4, "compiled")] * 2
     more = (
         replace(measured(trial_of(cells, "transformer", paradigm, rung), step_s=step_s), data_s=0.05)
         for paradigm, rung, step_s in (("ssl", "20K", 0.1), ("sl", "60K", 0.2), ("ssl", "60K", 0.2))

@@ -151,7 +151,7 @@ def test_a_training_goes_on_uncompiled_when_it_would_be_compiled_by_now(
     signal_in_step(5)
     with pytest.raises(Preempted):
         run_trial(spec, execution)
-    record = run_trial(spec, replace(execution, compiled=frozenset({spec.trial_id})))
+    record = run_trial(spec, replace(execution, ways={spec.trial_id: "compiled"}))
     assert record.n_resumes == 1
     assert measured(record) == measured(undisturbed["transformer-sl"])
 

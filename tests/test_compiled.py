@@ -32,8 +32,8 @@ def test_losses_are_the_same_within_tolerance(tiny_plan, data_dir, tmp_path):
     spec = spec_of(tiny_plan, "transformer-sl")
     rows: dict[bool, RunRecord] = {}
     for compiled in (False, True):
-        ids = frozenset({spec.trial_id} if compiled else ())
-        rows[compiled] = run_trial(spec, Execution(data_dir, tmp_path / str(compiled), "tiny", compiled=ids))
+        ways = {spec.trial_id: "compiled"} if compiled else {}
+        rows[compiled] = run_trial(spec, Execution(data_dir, tmp_path / str(compiled), "tiny", ways=ways))
         assert (rows[compiled].status, rows[compiled].compiled) == (Status.COMPLETED, compiled), rows[compiled].reason
     for name in ("val_loss_best", "val_loss_last", "id_loss", "id_loss_last"):
         assert getattr(rows[True], name) == pytest.approx(getattr(rows[False], name), rel=1e-4)
@@ -45,7 +45,7 @@ def test_without_a_compiler_it_trains_uncompiled_and_says_so(tiny_plan, data_dir
 
     monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
     spec = spec_of(tiny_plan, "transformer-sl")
-    execution = Execution(data_dir, tmp_path, "tiny", compiled=frozenset({spec.trial_id}))
+    execution = Execution(data_dir, tmp_path, "tiny", ways={spec.trial_id: "compiled"})
     with fresh_inductor_cache(), caplog.at_level(logging.WARNING):
         row = run_trial(spec, execution)
     assert (row.status, row.compiled) == (Status.COMPLETED, False), row.reason

@@ -19,7 +19,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "preemption": (set(), set()),
     "tensor_file": (set(), {"torch"}),
     "turns": (set(), set()),
-    "checkpoint": ({"tensor_file", "turns"}, {"torch"}),
+    "checkpoint": ({"execution", "tensor_file", "turns"}, {"torch"}),
     "encoders": ({"checkpoint", "errors", "results", "spec_base", "tensor_file", "training"}, {"torch"}),
     "execution": (set(), set()),
     "provenance": (set(), set()),
@@ -35,14 +35,14 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "schedule": (set(), set()),
     "calibrating": (
         {"calibration", "conventions", "data", "errors", "objectives", "plan", "pretraining", "roofline", "specs"}
-        | {"training"},
+        | {"stacking", "training"},
         {"numpy", "threadpoolctl", "torch"},
     ),
     "budget": ({"errors"}, set()),
     "spec_changes": ({"results", "specs"}, set()),
     "roofline": ({"plan"}, set()),
-    "calibration": ({"errors", "plan", "results", "specs"}, set()),
-    "plan": ({"concentrations", "errors", "ladder", "schedule", "spec_base", "specs"}, set()),
+    "calibration": ({"errors", "execution", "plan", "results", "specs"}, set()),
+    "plan": ({"concentrations", "errors", "execution", "ladder", "schedule", "spec_base", "specs"}, set()),
     "data": ({"conventions", "errors", "plan", "specs"}, {"numpy", "pandas", "scipy"}),
     "data.populations": ({"concentrations", "data", "errors", "plan", "spec_base", "specs"}, set()),
     "data.trace_part": ({"conventions", "data", "errors"}, {"h5py", "numpy"}),
@@ -62,8 +62,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"pandas", "pyarrow"},
     ),
     "tracking": ({"errors", "execution", "specs"}, {"lightning", "wandb"}),
+    "stacking": ({"objectives"}, {"torch"}),
     "training": (
-        {"checkpoint", "data", "failures", "hangs", "models", "objectives", "preemption", "specs", "turns"},
+        {"checkpoint", "data", "execution", "failures", "hangs", "models", "objectives", "preemption", "specs"}
+        | {"stacking", "turns"},
         {"lightning", "torch"},
     ),
     "resampling": (set(), {"numpy"}),
@@ -113,7 +115,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "pretraining": (
         {"checkpoint", "concentrations", "data", "encoders", "errors", "execution", "failures", "ladder", "models"}
-        | {"objectives", "predicting", "preemption", "records", "specs", "tracking", "training"},
+        | {"objectives", "plan", "predicting", "preemption", "records", "specs", "tracking", "training"},
         {"lightning", "numpy", "sklearn", "torch"},
     ),
     "trial_rows": (
@@ -131,7 +133,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "hangs": (set(), set()),
     "memory": (set(), set()),
     "slurm": ({"errors"}, set()),
-    "side_by_side": ({"plan", "specs"}, set()),
+    "side_by_side": ({"concentrations", "execution", "plan", "specs"}, set()),
     "executors": (
         {"budget", "errors", "execution", "failures", "hangs", "leases", "preemption", "results", "specs"}
         | {"checkpoint", "side_by_side", "trial", "turns"},

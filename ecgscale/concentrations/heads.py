@@ -52,6 +52,10 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def record_losses(self, outputs: Tensor, truth: Tensor, step_fraction: float) -> Tensor: ...
 
+    def in_burn_in(self, step_fraction: float) -> bool:
+        """The loss is another one at the beginning."""
+        return step_fraction < self.spec.burn_in
+
     def mean_layer(self) -> nn.Linear | None:
         """The last layer of a mean in which the loss is quadratic, as last-layer Laplace needs it; None if it isn't."""
         return None
@@ -167,7 +171,7 @@ class Gaussian(Head):
     def record_losses(self, outputs: Tensor, truth: Tensor, step_fraction: float) -> Tensor:
         """-log density; during the burn-in with the variance of the target, 1."""
         mean, log_variance = outputs.unbind(dim=1)
-        if step_fraction < self.spec.burn_in:
+        if self.in_burn_in(step_fraction):
             log_variance = torch.zeros_like(log_variance)
         return 0.5 * ((truth - mean).square() * torch.exp(-log_variance) + log_variance + LOG_2_PI)
 

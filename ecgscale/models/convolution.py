@@ -44,11 +44,16 @@ def _convolved(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
 class _Narrow(torch.autograd.Function):
     """The same convolution with a weight gradient of our own."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
+    def forward(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         return _convolved(x, weight, stride, padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
+        x, weight, ctx.stride, ctx.padding = inputs
+        ctx.save_for_backward(x, weight)
 
     @staticmethod
     @once_differentiable

@@ -7,7 +7,6 @@ Inside, a signal has the layout of `convolution`.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ecgscale.ladder import N_LEADS, RESNET_KERNEL, RESNET_STRIDES, ResNetShape
@@ -54,7 +53,8 @@ class ResNet(Encoder):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, signal: Tensor) -> Encoded:
-        image = signal.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        # channels last, in words that `torch.func` can map over several networks
+        image = signal.transpose(1, 2).contiguous().transpose(1, 2).unsqueeze(2)
         x = skip = self.stem(image)
         outputs = []
         for stage in self.stages:

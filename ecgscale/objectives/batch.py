@@ -33,23 +33,22 @@ class Batch:
     targets: `(batch, target)` float32.
     key: integer that seeds whatever is random about this batch (masks, augmentation), so that a resumed trial draws
         the same.
-    first: of a part: the place of its first record in the batch that `key` belongs to.
-    n_whole: of a part: how many records that batch has.
+    masked: `(batch, patch)` bool, True where an objective hides a patch from the encoder; None until it has drawn that
+        (`Objective.drawn`).
     """
 
     signal: Tensor
     recorded: Tensor
     targets: Tensor
     key: int
-    first: int = 0
-    n_whole: int | None = None
+    masked: Tensor | None = None
 
     def split(self, size: int) -> Iterator[Batch]:
-        """Parts of `size` records, the last perhaps smaller, for which the same is drawn as for the whole batch."""
-        n = len(self.signal)
-        for first in range(0, n, size):
+        """Parts of `size` records, the last perhaps smaller, with what was drawn for the whole batch."""
+        for first in range(0, len(self.signal), size):
             rows = slice(first, first + size)
-            yield Batch(self.signal[rows], self.recorded[rows], self.targets[rows], self.key, first, n)
+            masked = self.masked[rows] if self.masked is not None else None
+            yield Batch(self.signal[rows], self.recorded[rows], self.targets[rows], self.key, masked)
 
 
 def make_batch(

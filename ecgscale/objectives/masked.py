@@ -8,6 +8,8 @@ its loss means the same at every N and D and for both encoders.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -82,14 +84,18 @@ class MaskedReconstruction(Objective):
         self.mask_ratio = mask_ratio
         self.decoder = decoder_for(network, input_shape)
 
+    def drawn(self, batch: Batch) -> Batch:
+        n_records, _, n_samples = batch.signal.shape
+        masked = draw_mask(n_records, n_samples // self.patch_samples, self.mask_ratio, batch.key)
+        return replace(batch, masked=masked.to(batch.signal.device))
+
     def forward(self, encoder: Encoder, batch: Batch) -> Scored:
         signal = batch.signal
-        n_patches = signal.shape[-1] // self.patch_samples
-        drawn = draw_mask(batch.n_whole or len(signal), n_patches, self.mask_ratio, batch.key)
-        masked = drawn[batch.first : batch.first + len(signal)].to(signal.device)
-        hidden = masked.repeat_interleave(self.patch_samples, dim=1)  # (B, time)
+        assert batch.masked is not None
+        hidden = batch.masked.repeat_interleave(self.patch_samples, dim=1)  # (B, time)
         predicted = self.decoder(encoder(signal.masked_fill(hidden[:, None, :], 0.0)))
         n_records, n_leads, _ = signal.shape
+        n_patches = batch.masked.shape[1]
         scored = hidden & batch.recorded  # (B, time), the same for every lead
         weight = scored.reshape(n_records, n_patches, 1, self.patch_samples).to(torch.float32)
         error = (predicted.float() - to_patches(signal, self.patch_samples)).square()

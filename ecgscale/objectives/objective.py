@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -22,6 +23,10 @@ class Scored:
     weight: Tensor
     logits: Tensor | None = None
 
+    @property
+    def loss(self) -> Tensor:
+        return self.loss_sum / self.weight.clamp(min=1)
+
 
 class Objective(nn.Module):
     """A head or decoder with its loss. `n_params` counts it apart from the encoder's N.
@@ -33,7 +38,17 @@ class Objective(nn.Module):
     unit: str
     step_fraction: float = 0.0
 
+    @property
+    def stage(self) -> Hashable:
+        """What of the training's progress its loss depends on; equal where the same is computed."""
+        return None
+
+    def drawn(self, batch: Batch) -> Batch:
+        """A whole batch with what is drawn at random for it, a pure function of its key."""
+        return batch
+
     def forward(self, encoder: Encoder, batch: Batch) -> Scored:
+        """Of a batch, or a part of one, that has gone through `drawn`."""
         raise NotImplementedError
 
     @property

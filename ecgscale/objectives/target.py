@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from torch import Tensor
 
 from ecgscale.concentrations.heads import Head
@@ -21,6 +23,10 @@ class OneTarget(Objective):
         super().__init__()
         self.head = head
         self.unit = head.unit
+
+    @property
+    def stage(self) -> Hashable:
+        return self.head.in_burn_in(self.step_fraction)
 
     def forward(self, encoder: Encoder, batch: Batch) -> Scored:
         outputs, _ = self.outputs(encoder, batch)

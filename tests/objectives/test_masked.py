@@ -12,6 +12,7 @@ from ecgscale.models import Encoded, build_encoder
 from ecgscale.objectives import build_objective
 from ecgscale.objectives.batch import Batch, make_batch
 from ecgscale.objectives.masked import MaskedReconstruction, draw_mask
+from ecgscale.objectives.objective import Scored
 
 INPUT = InputShape(256, 16)
 FAMILIES = ("resnet", "transformer")
@@ -31,6 +32,10 @@ def make_signal(n: int = 6, start: int = 0, stop: int = 256, key: int = 3) -> Ba
     digital[..., stop:] = 0
     extent = torch.full((n,), start), torch.full((n,), stop)
     return make_batch(digital, *extent, torch.zeros(n, 0), scale=0.001, normalise="zscore", key=key)
+
+
+def scored_by(objective: MaskedReconstruction, encoder: nn.Module, batch: Batch) -> Scored:
+    return objective(encoder, objective.drawn(batch))
 
 
 def hidden_samples(batch: Batch, mask_ratio: float = 0.5) -> torch.Tensor:
@@ -94,7 +99,7 @@ def test_the_encoder_sees_no_masked_sample(family):
     batch = make_signal()
     seen: list[torch.Tensor] = []
     encoder.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
-    objective(encoder, batch)
+    scored_by(objective, encoder, batch)
     hidden = hidden_samples(batch)[:, None, :].expand_as(batch.signal)
     assert not seen[0][hidden].any()
     assert torch.equal(seen[0][~hidden], batch.signal[~hidden])
@@ -106,9 +111,9 @@ def test_the_loss_is_of_masked_samples_only():
     objective.decoder = Zero()
     batch = make_signal()
     hidden = hidden_samples(batch)[:, None, :].expand_as(batch.signal)
-    before = objective(Blind(), batch)
-    unmasked = objective(Blind(), with_signal(batch, torch.where(hidden, batch.signal, 99.0)))
-    masked = objective(Blind(), with_signal(batch, torch.where(hidden, 2 * batch.signal, batch.signal)))
+    before = scored_by(objective, Blind(), batch)
+    unmasked = scored_by(objective, Blind(), with_signal(batch, torch.where(hidden, batch.signal, 99.0)))
+    masked = scored_by(objective, Blind(), with_signal(batch, torch.where(hidden, 2 * batch.signal, batch.signal)))
     assert float(unmasked.loss_sum) == float(before.loss_sum)
     assert float(masked.loss_sum) == pytest.approx(4 * float(before.loss_sum), rel=1e-5)
     assert float(before.weight) == 6 * 12 * 256 / 2
@@ -118,18 +123,18 @@ def test_padding_is_not_scored():
     _, objective = make_pair("transformer")
     objective.decoder = Zero()
     batch = make_signal(start=40, stop=200)
-    scored = objective(Blind(), batch)
+    scored = scored_by(objective, Blind(), batch)
     expected = (hidden_samples(batch) & batch.recorded).sum() * 12
     assert float(scored.weight) == float(expected) < 6 * 12 * 256 / 2
     poisoned = torch.where(batch.recorded[:, None, :], batch.signal, 99.0)
-    assert float(objective(Blind(), with_signal(batch, poisoned)).loss_sum) == float(scored.loss_sum)
+    assert float(scored_by(objective, Blind(), with_signal(batch, poisoned)).loss_sum) == float(scored.loss_sum)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 256), (40, 200)])
 def test_predicting_zero_costs_about_one(start, stop):
     _, objective = make_pair("transformer")
     objective.decoder = Zero()
-    scored = objective(Blind(), make_signal(64, start, stop))
+    scored = scored_by(objective, Blind(), make_signal(64, start, stop))
     assert float(scored.loss_sum / scored.weight) == pytest.approx(1.0, abs=0.02)
 
 
@@ -138,9 +143,13 @@ def test_predicting_zero_costs_about_one(start, stop):
 def test_scores_add_up_over_batches(family):
     encoder, objective = make_pair(family, mask_ratio=0.999)  # all patches, whatever the key
     batch = make_signal(6, 40, 200)
-    whole = objective(encoder, batch)
+    whole = scored_by(objective, encoder, batch)
     parts = [
-        objective(encoder, Batch(batch.signal[i : i + 2], batch.recorded[i : i + 2], batch.targets[i : i + 2], key=i))
+        scored_by(
+            objective,
+            encoder,
+            Batch(batch.signal[i : i + 2], batch.recorded[i : i + 2], batch.targets[i : i + 2], key=i),
+        )
         for i in (0, 2, 4)
     ]
     assert float(sum(p.loss_sum for p in parts)) == pytest.approx(float(whole.loss_sum), rel=1e-5)
@@ -162,7 +171,7 @@ def test_it_learns_to_fill_in_a_regular_wave(family):
     losses = []
     for step in range(30):
         batch = make_batch(digital, *extent, torch.zeros(n, 0), scale=0.001, normalise="zscore", key=step)
-        scored = objective(encoder, batch)
+        scored = scored_by(objective, encoder, batch)
         loss = scored.loss_sum / scored.weight
         optimizer.zero_grad()
         loss.backward()

@@ -1,0 +1,119 @@
+"""Trainings of one form, computed as one: weights and batches of all are stacked, and `torch.func` maps one network's
+loss and gradients over them. Small networks, whose time on a GPU goes into launches, so launch once for all.
+
+Everything else of a trial is its own: its records, optimiser, clipping and evaluation. Sums are added in another order
+than alone, but, on a CPU, in the same whoever else is there (tested); so a trial whose steps are stacked ends with the
+same numbers when it was stopped and goes on by itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ecgscale.objectives.batch import Batch
+
+LEAST = 2
+"""A stack of one is filled up with the same once more: a convolution of one network alone is another kernel."""
+
+Named = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one trial brings.
+
+    Attributes:
+        network: from a batch to its loss. Its buffers are changed as in a step alone.
+        batch: with what was drawn for it.
+        stage: see `Objective.stage`.
+    """
+
+    network: nn.Module
+    batch: Batch
+    stage: Hashable
+
+    @property
+    def shape(self) -> Hashable:
+        """Equal for steps of one form that can be stacked."""
+        return self.stage, tuple((name, tensor.shape) for name, tensor in self.tensors.items())
+
+    @property
+    def tensors(self) -> Named:
+        """Of the batch."""
+        found = {field.name: getattr(self.batch, field.name) for field in fields(self.batch)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def weights(self, *, learned: bool) -> dict[str, nn.Parameter]:
+        """Those that learn, or those that are frozen."""
+        return {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad == learned}
+
+
+def losses(steps: Sequence[Step]) -> list[Tensor]:
+    """The loss of each step, whose `backward` gives the weights of its own network their gradients.
+
+    Args:
+        steps: of trials of one form.
+    """
+    alike: dict[Hashable, list[Step]] = defaultdict(list)
+    for step in steps:
+        alike[step.shape].append(step)
+    found = {shape: iter(_stacked(some)) for shape, some in alike.items()}
+    return [next(found[step.shape]) for step in steps]
+
+
+def _stacked(steps: Sequence[Step]) -> list[Tensor]:
+    first = steps[0]
+    filled = [*steps, *[steps[-1]] * (LEAST - len(steps))]
+    learned = _stack([step.weights(learned=True) for step in filled])
+    frozen = _stack([step.weights(learned=False) for step in filled])
+    buffers = _stack([dict(step.network.named_buffers()) for step in filled])
+
+    def loss(learned: Named, frozen: Named, buffers: Named, tensors: Named) -> Tensor:
+        batch = Batch(**tensors, key=first.batch.key)
+        of_one: Tensor = functional_call(first.network, learned | frozen | buffers, (batch,))
+        return of_one
+
+    with _attention(first.batch.signal.device):
+        mapped = vmap(grad_and_value(loss))
+        gradients, values = mapped(learned, frozen, buffers, _stack([step.tensors for step in filled]))
+    found = []
+    for place, step in enumerate(steps):
+        with torch.no_grad():
+            for name, buffer in step.network.named_buffers():
+                buffer.copy_(buffers[name][place])
+        own = [gradients[name][place] for name in learned]
+        found.append(_Known.apply(values[place], own, *step.weights(learned=True).values()))  # type: ignore[no-untyped-call]
+    return found
+
+
+def _attention(device: torch.device) -> AbstractContextManager[Any]:
+    """On a CPU as matrix products: torch would take the networks one by one through the fused one, and warn."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+def _stack(named: Sequence[dict[str, Any]]) -> Named:
+    return {name: torch.stack([own[name].detach() for own in named]) for name in named[0]}
+
+
+class _Known(torch.autograd.Function):
+    """A loss whose gradients are known."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *weights: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *torch._foreach_mul(ctx.gradients, grad)
