@@ -10,7 +10,7 @@ import torch
 from ecgscale import training, turns
 from ecgscale.calibrating import calibrate
 from ecgscale.execution import Execution
-from ecgscale.plan import planned
+from ecgscale.plan import launch_bound, planned
 from ecgscale.results import RunRecord, Status
 from ecgscale.specs import TrialSpec
 from ecgscale.training import Pretraining
@@ -37,6 +37,24 @@ def test_losses_are_the_same_within_tolerance(tiny_plan, data_dir, tmp_path):
         assert (rows[compiled].status, rows[compiled].compiled) == (Status.COMPLETED, compiled), rows[compiled].reason
     for name in ("val_loss_best", "val_loss_last", "id_loss", "id_loss_last"):
         assert getattr(rows[True], name) == pytest.approx(getattr(rows[False], name), rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of operators that have no deterministic kernel
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("arm", ["resnet-sl", "resnet-ssl", "transformer-sl", "transformer-ssl"])
+def test_with_cuda_graphs_too(tiny_plan, data_dir, tmp_path, arm):
+    """Several steps replay one recorded graph; another size, as the last evaluation's, is never recorded."""
+    spec = spec_of(tiny_plan, arm).model_copy(update={"peak_lr": 1e-5})
+    assert launch_bound(spec)
+    found = {}
+    for way in ("eager", "compiled"):
+        row = run_trial(spec, Execution(data_dir, tmp_path / way, "tiny", ways={spec.trial_id: way}))
+        assert (row.status, row.compiled, row.device != "cpu") == (Status.COMPLETED, way == "compiled", True), (
+            row.reason
+        )
+        found[way] = row.id_loss_last
+    assert found["compiled"] == pytest.approx(found["eager"], rel=1e-3)
 
 
 def test_without_a_compiler_it_trains_uncompiled_and_says_so(tiny_plan, data_dir, tmp_path, monkeypatch, caplog):

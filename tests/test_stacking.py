@@ -259,6 +259,22 @@ def test_one_that_breaks_leaves_and_the_others_go_on(tiny_plan, execution, tmp_p
     }
 
 
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of operators that have no deterministic kernel
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16_on_gpu"])
+@pytest.mark.parametrize("arm", ARMS)
+def test_on_a_gpu_stacked_trials_leave_such_rows_too(tiny_plan, execution, tmp_path, arm, precision):
+    train = trials(tiny_plan, arm)[0].train.model_dump() | {"precision": precision}
+    specs = trials(tiny_plan, arm, train=train)
+    rows = stacked(specs, execution)
+    inprocess.run(specs, replace(execution, results=tmp_path / "alone"), lambda end: None)
+    assert {(row.status, row.stacked) for row in rows.values()} == {(Status.COMPLETED, True)}, rows
+    for row in read(tmp_path / "alone"):
+        assert row.device != "cpu"
+        assert rows[row.trial_id].id_loss_last == pytest.approx(row.id_loss_last, rel=1e-3)
+
+
 # --- calibration ---------------------------------------------------------------------------------------------------
 
 
