@@ -80,8 +80,8 @@ class _Group:
         """Who is furthest behind; those who wait for the others last, to hold the meeting."""
         return min(self.members, key=lambda member: (member.brought is not None, member.place))
 
-    def meet(self, do: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
-        """Each is charged an equal share of the time."""
+    def meet(self, holder: _Member, do: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+        """Everybody's result; each is charged an equal share of the time."""
         started = time.perf_counter()
         met = tuple(self.members)
         error: BaseException | None = None
@@ -94,9 +94,7 @@ class _Group:
         for member, result in zip(met, results, strict=True):
             member.brought, member.found = None, (result, error)
             member.waited_s -= taken_s / len(met)
-        caller = _member()
-        assert caller is not None
-        caller.waited_s += taken_s
+        holder.waited_s += taken_s
 
     def leave(self, member: _Member) -> None:
         self.members.remove(member)
@@ -184,7 +182,7 @@ def in_common(mine: Any, do: Callable[[Sequence[Any]], Sequence[T]]) -> T:
     me.brought = (mine,)
     while me.brought is not None:
         if me.group.all_wait:
-            me.group.meet(do)
+            me.group.meet(me, do)
         else:
             me.wait()
     (result, error), me.found = me.found, (None, None)

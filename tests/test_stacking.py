@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ecgscale import pretraining, turns
+from ecgscale import pretraining, stacking, turns
 from ecgscale.calibrating import calibrate
 from ecgscale.calibration import SIDE_BY_SIDE, Calibration
 from ecgscale.concentrations.declared import HeadSpec
@@ -257,6 +257,23 @@ def test_one_that_breaks_leaves_and_the_others_go_on(tiny_plan, execution, tmp_p
     assert {k: v for k, v in measured(rows).items() if k != specs[0].trial_id} == {
         k: v for k, v in whole.items() if k != specs[0].trial_id
     }
+
+
+def test_a_stack_that_needs_too_much_memory_is_given_up(tiny_plan, execution, tmp_path, monkeypatch, caplog):
+    specs = trials(tiny_plan, "transformer-sl", peak_lr=3e-3)[:2]
+    computed = stacking.losses
+
+    def too_large(steps):
+        if len(steps) > 1:
+            raise torch.cuda.OutOfMemoryError("planted")
+        return computed(steps)
+
+    monkeypatch.setattr(stacking, "losses", too_large)
+    rows = stacked(specs, execution)
+    assert {(row.status, row.stacked, row.microbatch) for row in rows.values()} == {(Status.COMPLETED, False, None)}
+    assert caplog.text.count("out of memory in a stack; again by itself") == 2
+    inprocess.run(specs, replace(execution, results=tmp_path / "alone"), lambda end: None)
+    assert measured(rows) == measured({row.trial_id: row for row in read(tmp_path / "alone")})
 
 
 @pytest.mark.gpu
