@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -26,13 +26,14 @@ from ecgscale.conventions import LEADS
 from ecgscale.data.store import open_store, store_name
 from ecgscale.data.stream import DigitalBatch, Members, RecordSource, TrainingStream
 from ecgscale.errors import DataError
+from ecgscale.execution import Way
 from ecgscale.objectives.batch import Batch
 from ecgscale.plan import CPU_CORE, GPU, MOST_BUSY, PlannedTrial, launch_bound, work
 from ecgscale.pretraining import build
 from ecgscale.roofline import Ceiling, Profile, StepWork
 from ecgscale.specs import InputSpec, TrialSpec
 from ecgscale.stacking import Step, losses
-from ecgscale.training import Pretraining, fit, is_of_the_compiler, quiet
+from ecgscale.training import Pretraining, fit, quiet
 
 N_STEPS, N_WARM_UP = 20, 5
 N_EVALUATED = 256
@@ -46,6 +47,8 @@ N_CEILING = 10
 """Times that each is done; the fastest counts."""
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Report = Callable[[str, float | None, str], None]
 """Called for each cell: the arm and rung, seconds per step, and if there are none why not."""
@@ -151,7 +154,8 @@ class _Probed:
         return cls(trial, device, module, stream, len(evaluated), step_s, rest_s)
 
     def measurement(self, threads: int, compiling: bool, stacking: bool) -> Measurement:
-        compile_s, saved_s = self._compiled() if compiling else (None, None)
+        compile_s, saved_s = (self._if_possible("compiled", self._compiled) if compiling else None) or (None, None)
+        stacked_saved_s = self._if_possible("stacked", self._stacked_saved_s) if stacking else None
         return measurement(
             self.trial.spec,
             device=self.device,
@@ -163,33 +167,34 @@ class _Probed:
             data_s=self._data_s(),
             compile_s=compile_s,
             saved_s=saved_s,
-            stacked_saved_s=self._stacked_saved_s() if stacking else None,
+            stacked_saved_s=stacked_saved_s,
         )
 
     def _data_s(self) -> float:
         batches = iter(self.stream)
         return _median([self._drawn(batches)[1] for _ in range(N_STEPS)])
 
-    def _compiled(self) -> tuple[float | None, float | None]:
-        """Seconds that compiling costs where nothing was compiled before, and what it saves forwards and backwards;
-        None where it fails."""
+    def _if_possible(self, how: Way, measure: Callable[[], T]) -> T | None:
+        """A way of computing that this device, its memory or its software hasn't got is one that isn't chosen."""
+        try:
+            return measure()
+        except RuntimeError as error:  # torch's, whatever is wrong
+            why, _, _ = str(error).partition("\n")
+            log.warning("%s: can't be %s here (%s)", _name(self.trial), how, why)
+            return None
+        finally:
+            self.module.zero_grad()
+
+    def _compiled(self) -> tuple[float, float]:
+        """Seconds that compiling costs where nothing was compiled before, and what it saves forwards and backwards."""
         from torch._inductor.utils import fresh_inductor_cache  # seconds to import
 
         module = self.module
         batch, as_it_is = self._as_it_is()
-        try:
-            with fresh_inductor_cache(), module.compiled_encoder(graphs=launch_bound(self.trial.spec)):
-                started = _now()
-                compiled = _median([sum(self._passed(batch)) for _ in range(N_STEPS)])
-                cost_s = _now() - started - N_STEPS * compiled
-        except Exception as error:
-            if not is_of_the_compiler(error):
-                raise
-            why, _, _ = str(error).partition("\n")
-            log.warning("%s: can't be compiled here (%s)", _name(self.trial), why)
-            return None, None
-        finally:
-            module.zero_grad()
+        with fresh_inductor_cache(), module.compiled_encoder(graphs=launch_bound(self.trial.spec)):
+            started = _now()
+            compiled = _median([sum(self._passed(batch)) for _ in range(N_STEPS)])
+            cost_s = _now() - started - N_STEPS * compiled
         return max(cost_s, 0.0), as_it_is - compiled
 
     def _as_it_is(self) -> tuple[Batch, float]:

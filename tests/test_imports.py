@@ -34,8 +34,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "schedule": (set(), set()),
     "calibrating": (
-        {"calibration", "conventions", "data", "errors", "objectives", "plan", "pretraining", "roofline", "specs"}
-        | {"stacking", "training"},
+        {"calibration", "conventions", "data", "errors", "execution", "objectives", "plan", "pretraining", "roofline"}
+        | {"specs", "stacking", "training"},
         {"numpy", "threadpoolctl", "torch"},
     ),
     "budget": ({"errors"}, set()),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ecgscale import pretraining, stacking, turns
+from ecgscale import calibrating, pretraining, stacking, turns
 from ecgscale.calibrating import calibrate
 from ecgscale.calibration import SIDE_BY_SIDE, Calibration
 from ecgscale.concentrations.declared import HeadSpec
@@ -315,6 +315,17 @@ def test_calibrate_measures_what_stacking_saves_and_the_plan_does_it_where_it_pa
         .stacked_saved_s
         is None
     )  # on a CPU only when asked
+
+
+def test_where_stacking_fails_calibrate_says_so_and_measures_the_rest(tiny_plan, tmp_path, monkeypatch, caplog):
+    def no_rule(steps):
+        raise RuntimeError("planted: no batching rule\nand a long stack")
+
+    monkeypatch.setattr(calibrating, "losses", no_rule)
+    spec = trials(tiny_plan, "transformer-sl")[0]
+    found = calibrate([planned(spec)], tmp_path, threads=1, limit_s=60, report=lambda *_: None, stacking=True)
+    assert found.measurements[0].step_s > 0 and found.measurements[0].stacked_saved_s is None
+    assert caplog.messages == ["transformer-sl-20K: can't be stacked here (planted: no batching rule)"]
 
 
 def test_stacks_are_of_one_form_and_smoke_trials_are_not_stacked(tiny_plan):
