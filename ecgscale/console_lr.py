@@ -112,6 +112,7 @@ def _rule_json(made: Tuned, family: Family) -> dict[str, Any]:
     return {
         "parametrisation": current.parametrisation,
         "reference_width": current.reference_width,
+        "reference_depth": current.reference_depth,
         "base": new.base,
         "base_interval": [_finite(end) for end in new.base_interval],
         "exponent": new.exponent,
@@ -130,16 +131,16 @@ def show_change(name: str, before: str, after: str, *, written: bool) -> None:
 
 
 def show_checks(found: Sequence[Check], as_json: bool) -> None:
-    """A table per arm: layers, and for each parametrisation the exponent of the width, and the change at each width."""
+    """A table per arm, for widths or depths: layers, and for each parametrisation the exponent, and the changes."""
     if as_json:
         print_json([asdict(check) | {"exponents": check.exponents()} for check in found])
         return
-    for arm, checks in groupby(found, key=lambda check: check.arm):
+    for (arm, of), checks in groupby(found, key=lambda check: (check.arm, check.of)):
         both = list(checks)
-        table = Table(box=None, pad_edge=False, header_style="bold", title=arm, title_justify="left")
+        table = Table(box=None, pad_edge=False, header_style="bold", title=f"{arm} by {of}", title_justify="left")
         table.add_column("change of the outputs of")
         for check in both:
-            for heading in (f"{check.parametrisation}: exponent", *(f"width {width}" for width in check.widths)):
+            for heading in (f"{check.parametrisation}: exponent", *(f"{of} {size}" for size in check.sizes)):
                 table.add_column(heading, justify="right")
         for layer in both[0].changes:
             numbers = [

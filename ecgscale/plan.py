@@ -265,6 +265,7 @@ def _cells(grid: GridSpec, known: Mapping[str, Population]) -> Iterable[TrialSpe
                                     shape(family, rung, grid.input.shape).width
                                 ),
                                 mup_reference_width=rule.reference_width if rule.parametrisation == "mup" else None,
+                                mup_reference_depth=rule.reference_depth,
                                 mask_ratio=grid.train.mask_ratio if paradigm == "ssl" else None,
                                 train=recipe,
                                 probe=grid.probe,

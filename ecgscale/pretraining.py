@@ -23,7 +23,7 @@ from ecgscale.execution import Execution
 from ecgscale.failures import Diverged, FailureClass, classify
 from ecgscale.ladder import Shape, shape, twice_as_wide
 from ecgscale.models import build_encoder
-from ecgscale.models.maximal_update import growth, redraw
+from ecgscale.models.maximal_update import Parametrisation, growth
 from ecgscale.objectives import objective_of
 from ecgscale.plan import launch_bound
 from ecgscale.predicting import training_records
@@ -62,8 +62,16 @@ def of_shape(network: Shape, spec: TrialSpec, scale: tuple[float, ...] = ()) -> 
     module = _of_shape(network, spec, scale)
     if spec.mup_reference_width is not None:
         with torch.device("meta"):  # nothing is allocated, no random number drawn
-            module.growth = growth(module, _of_shape(twice_as_wide(network), spec, scale))
-        redraw(module, module.growth, module.width_ratio)
+            wider = _of_shape(twice_as_wide(network), spec, scale)
+        encoder = module.encoder
+        ends = {id(weight) for layer in encoder.branch_ends() for weight in layer.parameters()}
+        module.parametrisation = Parametrisation(
+            growth(module, wider),
+            encoder.width / spec.mup_reference_width,
+            frozenset(name for name, weight in module.named_parameters() if id(weight) in ends),
+            encoder.depth / (spec.mup_reference_depth or encoder.depth),
+        )
+        module.parametrisation.redraw(module)
     return module
 
 

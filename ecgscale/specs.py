@@ -225,17 +225,23 @@ class LearningRateRule(Spec):
     reference_width: int = Field(default=64, gt=0)
     exponent: float = -0.5
     parametrisation: Literal["standard", "mup"] = "standard"
+    reference_depth: int | None = Field(default=None, gt=0)
+    """With µP, of a Transformer: layers at which a residual branch counts as much as without; None for no such rule."""
 
     @model_validator(mode="after")
-    def _mup_has_no_exponent(self) -> LearningRateRule:
+    def _mup_has_no_exponent_and_alone_a_depth(self) -> LearningRateRule:
         if self.parametrisation == "mup" and "exponent" in self.model_fields_set:
             raise ValueError("parametrisation mup has one rate for all widths; leave out the exponent")
+        if self.parametrisation == "standard" and self.reference_depth is not None:
+            raise ValueError("reference_depth goes with `parametrisation: mup`")
         return self
 
     @model_serializer(mode="wrap")
     def _what_says_nothing_is_left_out(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped: dict[str, Any] = fields(self)
         dumped.pop("parametrisation" if self.parametrisation == "standard" else "exponent", None)
+        if self.reference_depth is None:
+            dumped.pop("reference_depth", None)
         return dumped
 
     def peak(self, width: int) -> float:
@@ -280,6 +286,13 @@ class TrainSpec(Recipe):
     learning_rate: dict[Family, LearningRateRule]
     mask_ratio: float = Field(default=0.5, gt=0, lt=1)
     """Share of patches hidden from SSL."""
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _a_resnet_has_one_depth(cls, rules: dict[Family, LearningRateRule]) -> dict[Family, LearningRateRule]:
+        if "resnet" in rules and rules["resnet"].reference_depth is not None:
+            raise ValueError("a ResNet has five stages at every size; leave out its reference_depth")
+        return rules
 
     def recipe(self) -> Recipe:
         return Recipe(**self.model_dump(include=set(Recipe.model_fields)))
@@ -503,12 +516,15 @@ class TrialSpec(Spec):
     """Of the file that the weights come from; None without one, and in a plan that was made without the data."""
     mup_reference_width: int | None = None
     """With µP: the width at which weights are drawn, and learn, as without it; else None."""
+    mup_reference_depth: int | None = None
+    """With µP's rule for depth: the layers at which it changes nothing; else None."""
 
     @model_serializer(mode="wrap")
     def _trials_without_mup_keep_their_identity(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped: dict[str, Any] = fields(self)
-        if self.mup_reference_width is None:
-            dumped.pop("mup_reference_width", None)
+        for name in ("mup_reference_width", "mup_reference_depth"):
+            if getattr(self, name) is None:
+                dumped.pop(name, None)
         return dumped
 
     @cached_property

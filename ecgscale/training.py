@@ -10,7 +10,7 @@ import logging
 import math
 import signal
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -29,7 +29,7 @@ from ecgscale.execution import Way
 from ecgscale.failures import Diverged
 from ecgscale.hangs import progressed
 from ecgscale.models.encoder import Encoder
-from ecgscale.models.maximal_update import Growth, optimizer_groups
+from ecgscale.models.maximal_update import Parametrisation
 from ecgscale.objectives.batch import Batch, Damage, make_batch
 from ecgscale.objectives.objective import Objective, Scored
 from ecgscale.preemption import StopRequest
@@ -64,7 +64,7 @@ class Pretraining(pl.LightningModule):
         microbatch: how many records of a batch have their activations in memory at a time; None for all of them. The
             step is that of the whole batch either way, up to the order of additions; in parts, the forward pass is done
             twice.
-        growth: how weights grow with the width, if their rates follow it (µP).
+        parametrisation: which weights learn slower than others (µP).
         way: how a step is computed. Stacked, it is computed with those of others who take turns, and never in parts.
         compiled: the encoder as it is run in training, if that was compiled; in a list, since torch would take it for a
             second encoder.
@@ -77,7 +77,7 @@ class Pretraining(pl.LightningModule):
         self.spec = spec
         self.scale = scale
         self.microbatch: int | None = None
-        self.growth: Mapping[str, Growth] = {}
+        self.parametrisation = Parametrisation()
         self.way: Way = "eager"
         self.compiled: list[Any] = []
         self.frozen = spec.start is not None and spec.start.frozen
@@ -191,16 +191,11 @@ class Pretraining(pl.LightningModule):
             finally:
                 self.compiled = []
 
-    @property
-    def width_ratio(self) -> float:
-        """The encoder's width over that at which µP changes nothing; 1 without µP."""
-        return self.encoder.width / (self.spec.mup_reference_width or self.encoder.width)
-
     def configure_optimizers(self) -> Any:
         recipe = self.spec.train
         learned = {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
-        groups = optimizer_groups(
-            learned, self.growth, self.width_ratio, peak_lr=self.spec.peak_lr, weight_decay=recipe.weight_decay
+        groups = self.parametrisation.optimizer_groups(
+            learned, peak_lr=self.spec.peak_lr, weight_decay=recipe.weight_decay
         )
         optimizer = torch.optim.AdamW(groups, lr=self.spec.peak_lr, fused=True)
         n_steps = self.spec.n_steps

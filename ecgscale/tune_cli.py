@@ -43,7 +43,8 @@ def tune_lr(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per trial.")] = 1,
     write: Annotated[bool, typer.Option("--write", help="Put the new constants into the sweep file.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Train no trial: say whether every layer changes alike at every width.")
+        bool,
+        typer.Option("--check", help="Train no trial: say whether every layer changes alike at every width and depth."),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -136,8 +136,8 @@ def test_trials_that_failed_are_told_and_those_that_diverged_are_an_answer(wide_
 
 
 def test_the_coordinate_check_is_shown_per_arm_with_its_exponents(capsys):
-    grows = Check("resnet-sl", "standard", (16, 32), {"encoder.stem.0": (1.0, 2.0)})
-    stable = Check("resnet-sl", "mup", (16, 32), {"encoder.stem.0": (2.0, 2.0)})
+    grows = Check("resnet-sl", "standard", "width", (16, 32), {"encoder.stem.0": (1.0, 2.0)})
+    stable = Check("resnet-sl", "mup", "width", (16, 32), {"encoder.stem.0": (2.0, 2.0)})
     show_checks([grows, stable], as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert [check["exponents"]["encoder.stem.0"] for check in told] == pytest.approx([1, 0])

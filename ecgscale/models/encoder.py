@@ -22,6 +22,12 @@ class Encoder(nn.Module):
     """Maps signals `(batch, lead, time)` to `Encoded`. N counts its parameters; heads and decoders live elsewhere."""
 
     width: int
+    depth: int
+    """Residual blocks in a row."""
+
+    def branch_ends(self) -> tuple[nn.Module, ...]:
+        """The last layer of every residual branch, in a family that has several depths."""
+        return ()
 
     def forward(self, signal: Tensor) -> Encoded:
         raise NotImplementedError

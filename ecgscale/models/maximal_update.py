@@ -11,14 +11,19 @@ nothing differs from the standard parametrisation. With m = width / reference wi
 The product of rate and weight decay is the same at every width, as in the authors' own package. Attention keeps 1/√d of
 a head's width d, where µP has 1/d: a trained encoder is then the same function whatever it was trained with. On our
 ladder d grows from 12 to 64 only, and with heads of 8 to 64 the outputs of attention still change alike (measured:
-docs/learning_rates.md). Depth, which grows along the ladder as well, is left alone. Both are our choice.
+docs/learning_rates.md). That is our choice.
+
+Depth, where a rule names a reference depth, after Dey et al. 2025 (CompleteP, arXiv 2505.01618): with l = depth /
+reference depth, a residual branch counts 1 / l. Their factor stands in the forward pass; here, again so that the
+function stays the same, the last layer of each branch is drawn narrower by l, learns slower by l and decays faster by
+l, its bias too, which with Adam comes to the same. Their ε of AdamW, which shrinks with l as well, stays (our choice).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,44 +48,60 @@ def growth(network: nn.Module, wider: nn.Module) -> dict[str, Growth]:
     }
 
 
-@torch.no_grad()
-def redraw(network: nn.Module, found: Mapping[str, Growth], ratio: float) -> None:
-    """Changes the spread of freshly drawn input and read-out layers.
+@dataclass(frozen=True)
+class Parametrisation:
+    """How the weights of one network are drawn, and learn, beside those of the reference. As it stands, the standard
+    one, in which all are drawn and learn alike.
 
-    Args:
-        ratio: m.
+    Attributes:
+        growth: of every weight that is no bias and no norm; empty without µP.
+        width_ratio: m.
+        branch_ends: names of the weights and biases that end a residual branch.
+        depth_ratio: l.
     """
-    for name, weight in network.named_parameters():
-        grows = found.get(name)
-        if grows == Growth(inputs=False, outputs=True):
-            weight.mul_(_spread(weight, weight.shape[0] / ratio) / _spread(weight, weight.shape[0]))
-        elif grows == Growth(inputs=True, outputs=False):
-            weight.mul_(1 / math.sqrt(ratio))
+
+    growth: Mapping[str, Growth] = field(default_factory=dict)
+    width_ratio: float = 1.0
+    branch_ends: frozenset[str] = frozenset()
+    depth_ratio: float = 1.0
+
+    def slowdown(self, name: str) -> float:
+        """By what its rate is divided, and its decay multiplied."""
+        grows = self.growth.get(name)
+        by_width = self.width_ratio if grows is not None and grows.inputs else 1.0
+        return by_width * (self.depth_ratio if name in self.branch_ends else 1.0)
+
+    @torch.no_grad()
+    def redraw(self, network: nn.Module) -> None:
+        """Changes the spread of freshly drawn weights."""
+        for name, weight in network.named_parameters():
+            grows = self.growth.get(name)
+            if grows == Growth(inputs=False, outputs=True):
+                n_outputs = weight.shape[0]
+                weight.mul_(_spread(weight, n_outputs / self.width_ratio) / _spread(weight, n_outputs))
+            elif grows == Growth(inputs=True, outputs=False):
+                weight.mul_(1 / math.sqrt(self.width_ratio))
+            if name in self.branch_ends:
+                weight.mul_(1 / self.depth_ratio)
+
+    def optimizer_groups(
+        self, weights: Mapping[str, Tensor], *, peak_lr: float, weight_decay: float
+    ) -> list[dict[str, Any]]:
+        """AdamW's groups: weights that decay, biases and norms, then those that learn slower.
+
+        Args:
+            weights: those that learn.
+        """
+        slower: dict[tuple[float, bool], list[Tensor]] = {(1.0, True): [], (1.0, False): []}
+        for name, weight in weights.items():
+            slower.setdefault((self.slowdown(name), weight.ndim > 1), []).append(weight)
+        return [
+            {"params": some, "lr": peak_lr / by, "weight_decay": weight_decay * by if decays else 0.0}
+            for (by, decays), some in slower.items()
+        ]
 
 
 def _spread(weight: Tensor, n_outputs: float) -> float:
     """Up to a factor, the deviation that an input layer of so many outputs is drawn with: by He et al. over the outputs
     if it is a convolution, else by Glorot and Bengio."""
     return 1 / math.sqrt(n_outputs if weight.ndim == 3 else weight.shape[1] + n_outputs)
-
-
-def optimizer_groups(
-    weights: Mapping[str, Tensor], found: Mapping[str, Growth], ratio: float, *, peak_lr: float, weight_decay: float
-) -> list[dict[str, Any]]:
-    """AdamW's groups: weights that decay, biases and norms, and with µP the weights that learn slower.
-
-    Args:
-        weights: those that learn.
-        found: empty for the standard parametrisation, which has no third group.
-        ratio: m.
-    """
-    decayed = {name: weight for name, weight in weights.items() if weight.ndim > 1}
-    slower = {name: weight for name, weight in decayed.items() if found and found[name].inputs}
-    groups: list[dict[str, Any]] = [
-        {"params": [weight for name, weight in decayed.items() if name not in slower], "weight_decay": weight_decay},
-        {"params": [weight for weight in weights.values() if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if slower:
-        scaled = {"weight_decay": weight_decay * ratio, "lr": peak_lr / ratio}
-        groups.append({"params": list(slower.values())} | scaled)
-    return groups

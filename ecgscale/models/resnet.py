@@ -41,6 +41,7 @@ class ResNet(Encoder):
     def __init__(self, shape: ResNetShape) -> None:
         super().__init__()
         self.width = shape.width
+        self.depth = len(shape.channels)
         c_in = shape.channels[0]
         self.stem = nn.Sequential(Convolution(N_LEADS, c_in, RESNET_KERNEL), nn.BatchNorm2d(c_in))
         stages = []

@@ -50,6 +50,10 @@ class Block(nn.Module):
             nn.Linear(TRANSFORMER_MLP_RATIO * width, width),
         )
 
+    @property
+    def branch_ends(self) -> tuple[nn.Module, ...]:
+        return self.out, self.mlp[-1]
+
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
         batch, tokens, width = x.shape
         qkv = self.qkv(self.norm1(x)).reshape(batch, tokens, 3, self.heads, width // self.heads)
@@ -68,6 +72,7 @@ class Transformer(Encoder):
     def __init__(self, shape: TransformerShape, input_shape: InputShape) -> None:
         super().__init__()
         self.width = shape.width
+        self.depth = shape.layers
         self.patch_samples = input_shape.patch_samples
         self.embed = nn.Linear(N_LEADS * input_shape.patch_samples, shape.width)
         self.register_buffer("positions", sinusoidal_positions(input_shape.n_patches, shape.width), persistent=False)
@@ -77,6 +82,10 @@ class Transformer(Encoder):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+
+    def branch_ends(self) -> tuple[nn.Module, ...]:
+        blocks = (block for block in self.blocks if isinstance(block, Block))
+        return tuple(layer for block in blocks for layer in block.branch_ends)
 
     def forward(self, signal: Tensor) -> Encoded:
         x = self.embed(to_patches(signal, self.patch_samples)) + self.positions
