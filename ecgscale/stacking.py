@@ -86,11 +86,9 @@ def _stacked(steps: Sequence[Step]) -> list[Tensor]:
     with _attention(first.batch.signal.device):
         mapped = vmap(grad_and_value(loss))
         gradients, values = mapped(learned, frozen, buffers, _stack([step.tensors for step in filled]))
+    _copy_back(buffers, [dict(step.network.named_buffers()) for step in steps])
     found = []
     for place, step in enumerate(steps):
-        with torch.no_grad():
-            for name, buffer in step.network.named_buffers():
-                buffer.copy_(buffers[name][place])
         own = [gradients[name][place] for name in learned]
         found.append(_Known.apply(values[place], own, *step.weights(learned=True).values()))  # type: ignore[no-untyped-call]
     return found
@@ -103,6 +101,19 @@ def _attention(device: torch.device) -> AbstractContextManager[Any]:
 
 def _stack(named: Sequence[dict[str, Any]]) -> Named:
     return {name: torch.stack([own[name].detach() for own in named]) for name in named[0]}
+
+
+@torch.no_grad()
+def _copy_back(stacked: Named, named: Sequence[Named]) -> None:
+    """What a step has changed, in one launch for all that have one type."""
+    pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for place, own in enumerate(named):
+        for name, tensor in own.items():
+            to, since = pairs.setdefault(tensor.dtype, ([], []))
+            to.append(tensor)
+            since.append(stacked[name][place])
+    for to, since in pairs.values():
+        torch._foreach_copy_(to, since)
 
 
 class _Known(torch.autograd.Function):
