@@ -28,7 +28,7 @@ from ecgscale.data.stream import DigitalBatch, Members, RecordSource, TrainingSt
 from ecgscale.errors import DataError
 from ecgscale.execution import Way
 from ecgscale.objectives.batch import Batch
-from ecgscale.plan import CPU_CORE, GPU, MOST_BUSY, PlannedTrial, launch_bound, work
+from ecgscale.plan import CPU_CORE, GPU, PlannedTrial, launch_bound, work
 from ecgscale.pretraining import build
 from ecgscale.roofline import Ceiling, Profile, StepWork
 from ecgscale.specs import InputSpec, TrialSpec
@@ -90,7 +90,7 @@ def calibrate(
         try:
             with threadpool_limits(threads):
                 probed = _Probed.of(trial, data, device)
-                idle = on_gpu and trial.busy_share < MOST_BUSY
+                idle = on_gpu and launch_bound(trial.spec)
                 found = probed.measurement(threads, compiling, idle if stacking is None else stacking)
                 if profiles is not None:
                     best = best or ceiling(on_gpu, trial.spec.train.precision)
@@ -171,8 +171,15 @@ class _Probed:
         )
 
     def _data_s(self) -> float:
+        """What trials of one stream need once: without masks, which each draws for itself."""
         batches = iter(self.stream)
-        return _median([self._drawn(batches)[1] for _ in range(N_STEPS)])
+
+        def taken() -> float:
+            started = _now()
+            self.module.normalised(next(batches), self.module.spec.train.augment)
+            return _now() - started
+
+        return _median([taken() for _ in range(N_STEPS)])
 
     def _if_possible(self, how: Way, measure: Callable[[], T]) -> T | None:
         """A way of computing that this device, its memory or its software hasn't got is one that isn't chosen."""
@@ -209,14 +216,15 @@ class _Probed:
         batch, as_it_is = self._as_it_is()
         n = SIDE_BY_SIDE[(CPU_CORE if self.device == CPU else GPU).name]
         many = [build(module.spec, tuple(module.scale)).to(module.device).train() for _ in range(n)]
-        steps = [Step(one, batch, one.objective.stage) for one in many]
+        steps = [Step(one, batch, one.form) for one in many]
 
         def taken() -> float:
+            for one in many:
+                one.zero_grad()
             started = _now()
             with self._autocast():
                 found = losses(steps)
-            for one, loss in zip(many, found, strict=True):
-                one.zero_grad()
+            for loss in found:
                 loss.backward()  # type: ignore[no-untyped-call]
             return _now() - started
 
@@ -266,7 +274,8 @@ class _Probed:
         return batch, _now() - started
 
     def _passed(self, batch: Batch) -> tuple[float, float]:
-        """Seconds forwards and backwards."""
+        """Seconds forwards and backwards, to gradients that are not there yet."""
+        self.module.zero_grad()
         started = _now()
         with self._autocast():
             loss = self.module(batch)

@@ -162,7 +162,9 @@ class Calibration:
             "stacked": [
                 m.stacked_saved_s * n_steps
                 for m in found
-                if m.stacked_saved_s is not None and m.step_s > LEAST_GAIN * (m.step_s - m.stacked_saved_s)
+                if m.stacked_saved_s is not None
+                and m.stacked_saved_s > self._shared_s(trial, device)
+                and m.step_s > LEAST_GAIN * (m.step_s - m.stacked_saved_s)
             ],
         }
         medians = {way: statistics.median(some) for way, some in saved_s.items() if some}
@@ -181,13 +183,18 @@ class Calibration:
         if self.way(trial, device) == "stacked":
             return SIDE_BY_SIDE[device.name]
         found = self._of_cell(trial, device)
-        data_s = [m.data_s for m in found if m.data_s is not None]
-        if not data_s or (device is GPU and trial.busy_share > MOST_BUSY):
+        if not found:
             return 1
-        n = SIDE_BY_SIDE[device.name]
         step_s = _weighted_median([(m.step_s, m.n_steps) for m in found])
-        together_s = step_s - statistics.median(data_s) * (1 - 1 / n)
-        return n if step_s > LEAST_GAIN * together_s else 1
+        shared_s = self._shared_s(trial, device)
+        return SIDE_BY_SIDE[device.name] if step_s > LEAST_GAIN * (step_s - shared_s) else 1
+
+    def _shared_s(self, trial: PlannedTrial, device: Device) -> float:
+        """What one of `SIDE_BY_SIDE` trials of a stream saves per step; 0 where nobody knows, or computing hides it."""
+        data_s = [m.data_s for m in self._of_cell(trial, device) if m.data_s is not None]
+        if not data_s or (device is GPU and trial.busy_share > MOST_BUSY):
+            return 0.0
+        return statistics.median(data_s) * (1 - 1 / SIDE_BY_SIDE[device.name])
 
     def applied(self, plan: Plan, device: Device | None = None) -> Plan:
         """The plan with these times, costliest first.

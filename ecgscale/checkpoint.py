@@ -141,6 +141,12 @@ class Checkpoint:
         finally:
             self._last = time.monotonic()
 
+    def start_over(self, way: Way) -> None:
+        """Forgets the progress: what is computed in another way adds in another order."""
+        self.remove()
+        self.resumed = None
+        self.way = way
+
     def remove(self) -> None:
         """What was set aside, too."""
         tensor_file.remove(self.path)

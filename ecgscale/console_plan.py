@@ -85,7 +85,7 @@ def _show_how(plan: Plan) -> None:
     many = SideBySide.planned(plan.trials)
     groups = [group for group in many.groups(plan.specs) if len(group) > 1]
     stacks = [group for group in groups if group[0].trial_id in many.stacked]
-    if streams := [group for group in groups if group not in stacks]:
+    if streams := [group for group in groups if group[0].trial_id not in many.stacked]:
         out.print(
             f"{sum(map(len, streams))} trials side by side on {len(streams)} streams of records, at most "
             f"{max(map(len, streams))} in one process: reading and normalising are a large part of their steps here"

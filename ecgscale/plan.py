@@ -143,14 +143,17 @@ class PlannedTrial:
         return self.cpu_s if device is CPU_CORE else self.gpu_s
 
 
-def gpu_share(turns: Sequence[PlannedTrial], gpu_memory_gib: float = GPU_MEMORY_GIB) -> float:
+def gpu_share(turns: Sequence[PlannedTrial], gpu_memory_gib: float = GPU_MEMORY_GIB, *, stacked: bool = False) -> float:
     """1, 1/2, 1/4 … of a GPU for trials that take turns in one process, mostly a single one: as many such processes as
     fit its memory and fill its time.
 
     Powers of two, so that shares of different trials fill a GPU together.
+
+    Args:
+        stacked: they compute at once.
     """
     activations = [t.activation_bytes for t in turns]
-    if turns[0].way == "stacked":  # all at once
+    if stacked:
         activation_bytes, busy_share = sum(activations), sum(t.busy_share for t in turns)
     else:
         activation_bytes = max(activations)

@@ -19,7 +19,7 @@ from ecgscale.data.store import PackedStore, open_store, store_name
 from ecgscale.data.stream import RecordSource, TrainingStream
 from ecgscale.encoders import begin_with
 from ecgscale.errors import DataError
-from ecgscale.execution import Execution
+from ecgscale.execution import Execution, Way
 from ecgscale.failures import Diverged, FailureClass, classify
 from ecgscale.ladder import Shape, shape, twice_as_wide
 from ecgscale.models import build_encoder
@@ -32,6 +32,7 @@ from ecgscale.records import LabelScore
 from ecgscale.specs import TrialSpec
 from ecgscale.tracking import loggers
 from ecgscale.training import Evaluation, Pretraining, evaluate, fit, quiet
+from ecgscale.turns import n_beside
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def pretrain(
             begin_with(module, execution.data / "encoders" / f"{spec.start.encoder}.ckpt", spec.start_fingerprint)
         resumed = checkpoint.resume(store.header.fingerprint, module.state_dict())
         module.microbatch = checkpoint.microbatch
-        checkpoint.way = module.way = checkpoint.way or execution.way(spec.trial_id)
+        checkpoint.way = module.way = checkpoint.way or _way(spec, execution)
         compiling = module.compiled_encoder(graphs=launch_bound(spec)) if module.way == "compiled" else nullcontext()
         stream = TrainingStream(
             sources[TRAIN],
@@ -142,6 +143,12 @@ def pretrain(
         train_s=train_s,
     )
     return measured, module
+
+
+def _way(spec: TrialSpec, execution: Execution) -> Way:
+    """Of a training that begins: what would be stacked, but has no company, is computed as it stands."""
+    planned = execution.way(spec.trial_id)
+    return "eager" if planned == "stacked" and n_beside() == 0 else planned
 
 
 def sources_of(spec: TrialSpec, store: PackedStore) -> dict[str, RecordSource]:

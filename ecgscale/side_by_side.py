@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ecgscale.concentrations.head_counts import n_classes
 from ecgscale.execution import Way
 from ecgscale.plan import PlannedTrial, smoke_trials
 from ecgscale.specs import TrialSpec
@@ -18,16 +17,6 @@ def stream(spec: TrialSpec) -> Hashable:
     fingerprint = spec.data_fingerprint.get(spec.train_on)
     records = (spec.train_on, fingerprint, spec.split, spec.data_fraction, spec.target)
     return records, spec.input, spec.train, spec.seed, spec.n_steps
-
-
-def form(spec: TrialSpec) -> Hashable:
-    """Equal for trials whose steps can be stacked: one network, one objective, batches of one size. Their records,
-    labels, targets, seeds, rates and lengths may differ."""
-    classes = n_classes(spec.head, spec.target) if spec.head is not None and spec.target is not None else None
-    objective = (spec.paradigm, len(spec.labels), spec.mask_ratio, spec.head, classes)
-    frozen = spec.start is not None and spec.start.frozen
-    batch = (spec.input.n_samples, spec.input.patch_samples, spec.train.batch_size, spec.train.precision)
-    return spec.family, spec.rung, objective, frozen, batch
 
 
 @dataclass(frozen=True)
@@ -80,7 +69,7 @@ class SideBySide:
         open_: dict[Hashable, list[TrialSpec]] = {}
         for spec in specs:
             most = min(self.most.get(spec.trial_id, 1), limit)
-            shared = form(spec) if spec.trial_id in self.stacked else stream(spec)
+            shared = spec.form if spec.trial_id in self.stacked else stream(spec)
             key = (most, shared) if most > 1 else spec.trial_id
             group = open_.get(key)
             if group is None or len(group) == most:

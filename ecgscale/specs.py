@@ -7,7 +7,7 @@ read off its encoder has identities of its own, so that another task or populati
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -29,6 +29,7 @@ from ecgscale import ready_made_tasks
 from ecgscale.concentrations import ready_made as targets_and_heads
 from ecgscale.concentrations.corruptions import Corruption, ready_made_corruption
 from ecgscale.concentrations.declared import HeadSpec, TargetSpec
+from ecgscale.concentrations.head_counts import n_classes
 from ecgscale.conventions import CODE_FS_HZ, CODE_LABELS
 from ecgscale.errors import SpecError
 from ecgscale.ladder import RUNGS, Family, InputShape, Rung, shape
@@ -526,6 +527,16 @@ class TrialSpec(Spec):
             if getattr(self, name) is None:
                 dumped.pop(name, None)
         return dumped
+
+    @cached_property
+    def form(self) -> Hashable:
+        """Equal for trials whose steps can be computed as one: one network, one objective, batches of one size. Their
+        records, labels, targets, seeds, rates and lengths may differ."""
+        classes = n_classes(self.head, self.target) if self.head is not None and self.target is not None else None
+        objective = (self.paradigm, len(self.labels), self.mask_ratio, self.head, classes)
+        frozen = self.start is not None and self.start.frozen
+        batch = (self.input.n_samples, self.input.patch_samples, self.train.batch_size, self.train.precision)
+        return self.family, self.rung, objective, frozen, batch
 
     @cached_property
     def trial_id(self) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,12 +19,17 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ecgscale.failures import FailureClass, classify
 from ecgscale.objectives.batch import Batch
 
 LEAST = 2
 """A stack of one is filled up with the same once more: a convolution of one network alone is another kernel."""
 
 Named = dict[str, Tensor]
+
+
+class TooLarge(MemoryError):
+    """A stack, maybe not each of its trials."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,17 @@ class Step:
     Attributes:
         network: from a batch to its loss. Its buffers are changed as in a step alone.
         batch: with what was drawn for it.
-        stage: see `Objective.stage`.
+        form: equal where networks differ in nothing but their numbers, and compute the same loss.
     """
 
     network: nn.Module
     batch: Batch
-    stage: Hashable
+    form: Hashable
 
     @property
-    def shape(self) -> Hashable:
-        """Equal for steps of one form that can be stacked."""
-        return self.stage, tuple((name, tensor.shape) for name, tensor in self.tensors.items())
+    def key(self) -> Hashable:
+        """Equal for steps that can be stacked."""
+        return self.form, tuple((name, tensor.shape) for name, tensor in self.tensors.items())
 
     @property
     def tensors(self) -> Named:
@@ -59,16 +63,24 @@ class Step:
 
 
 def losses(steps: Sequence[Step]) -> list[Tensor]:
-    """The loss of each step, whose `backward` gives the weights of its own network their gradients.
+    """The loss of each step, whose `backward` gives the weights of its own network their gradients; those that are
+    alike are stacked.
 
-    Args:
-        steps: of trials of one form.
+    Raises:
+        TooLarge: a stack does not fit into the memory of its device.
     """
     alike: dict[Hashable, list[Step]] = defaultdict(list)
     for step in steps:
-        alike[step.shape].append(step)
-    found = {shape: iter(_stacked(some)) for shape, some in alike.items()}
-    return [next(found[step.shape]) for step in steps]
+        alike[step.key].append(step)
+    try:
+        found = {key: iter(_stacked(some)) for key, some in alike.items()}
+    except Exception as error:
+        if classify(error) is not FailureClass.OUT_OF_MEMORY:
+            raise
+        why = str(error)
+    else:
+        return [next(found[step.key]) for step in steps]
+    raise TooLarge(why)  # out here, so that what the stack held is freed before anybody tries again
 
 
 def _stacked(steps: Sequence[Step]) -> list[Tensor]:
@@ -83,7 +95,8 @@ def _stacked(steps: Sequence[Step]) -> list[Tensor]:
         of_one: Tensor = functional_call(first.network, learned | frozen | buffers, (batch,))
         return of_one
 
-    with _attention(first.batch.signal.device):
+    # attention as matrix products: of the fused kinds torch would map the backward pass one by one
+    with sdpa_kernel(SDPBackend.MATH):
         mapped = vmap(grad_and_value(loss))
         gradients, values = mapped(learned, frozen, buffers, _stack([step.tensors for step in filled]))
     _copy_back(buffers, [dict(step.network.named_buffers()) for step in steps])
@@ -92,11 +105,6 @@ def _stacked(steps: Sequence[Step]) -> list[Tensor]:
         own = [gradients[name][place] for name in learned]
         found.append(_Known.apply(values[place], own, *step.weights(learned=True).values()))  # type: ignore[no-untyped-call]
     return found
-
-
-def _attention(device: torch.device) -> AbstractContextManager[Any]:
-    """On a CPU as matrix products: torch would take the networks one by one through the fused one, and warn."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _stack(named: Sequence[dict[str, Any]]) -> Named:

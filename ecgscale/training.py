@@ -10,7 +10,7 @@ import logging
 import math
 import signal
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -139,9 +139,14 @@ class Pretraining(pl.LightningModule):
         if self.microbatch is not None:
             return self.loss_in_parts(whole, self.microbatch)
         if self.way == "stacked":
-            return in_common(Step(self, whole, self.objective.stage), stacking.losses)
+            return in_common(Step(self, whole, self.form), stacking.losses)
         loss: Tensor = self(whole)
         return loss
+
+    @property
+    def form(self) -> Hashable:
+        """Equal where another module would compute the same loss of the same batch with the same weights."""
+        return self.spec.form, self.objective.stage
 
     def drawn(self, batch: DigitalBatch, augment: AugmentSpec | None = None) -> Batch:
         """`normalised`, with what the objective draws for it."""

@@ -38,6 +38,7 @@ from ecgscale.provenance import public_argv, versions
 from ecgscale.records import RunRecord, Status, TransferRecord
 from ecgscale.results import append, completed_row, lacking, with_its_read_outs
 from ecgscale.specs import ReadOutSpec, TrialSpec
+from ecgscale.stacking import TooLarge
 from ecgscale.training import Pretraining, is_of_the_compiler
 from ecgscale.trial_rows import Ending, ReadOut, ended_with, run_record, transfer_record
 from ecgscale.turns import clock, of_the_process
@@ -57,8 +58,8 @@ def run_trial(
     again. What raises leaves a row, or a file beside the scores, that says why.
 
     Training goes on from a checkpoint of the same trial, if there is one, and ends with the same numbers. When memory
-    runs out it starts, or goes on, unstacked if it was stacked, then with half as many records of a batch in memory at
-    a time, down to one; where an encoder can't be compiled, without that.
+    runs out it starts, or goes on, with half as many records of a batch in memory at a time, down to one. Where a stack
+    is too large it starts anew without; where an encoder can't be compiled, it goes on without that.
 
     Args:
         stop: asked at every step and before anything is published; by default the signals of `preemption`.
@@ -221,10 +222,10 @@ class _Run:
 
 def _other_way(error: Exception, ending: Ending, checkpoint: Checkpoint, spec: TrialSpec) -> str | None:
     """What went wrong and how the training is to go on, for people; None if it is not to."""
+    if isinstance(error, TooLarge):
+        checkpoint.start_over("eager")
+        return "out of memory in a stack; again by itself, from the beginning"
     if ending.failure is FailureClass.OUT_OF_MEMORY:
-        if checkpoint.way == "stacked":
-            checkpoint.way = "eager"
-            return "out of memory in a stack; again by itself"
         halved = _halved(checkpoint, spec)
         return f"out of memory; again with {checkpoint.microbatch} records at a time" if halved else None
     if checkpoint.way == "compiled" and is_of_the_compiler(error):

@@ -62,7 +62,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"pandas", "pyarrow"},
     ),
     "tracking": ({"errors", "execution", "specs"}, {"lightning", "wandb"}),
-    "stacking": ({"objectives"}, {"torch"}),
+    "stacking": ({"failures", "objectives"}, {"torch"}),
     "training": (
         {"checkpoint", "data", "execution", "failures", "hangs", "models", "objectives", "preemption", "specs"}
         | {"stacking", "turns"},
@@ -115,7 +115,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "pretraining": (
         {"checkpoint", "concentrations", "data", "encoders", "errors", "execution", "failures", "ladder", "models"}
-        | {"objectives", "plan", "predicting", "preemption", "records", "specs", "tracking", "training"},
+        | {"objectives", "plan", "predicting", "preemption", "records", "specs", "tracking", "training", "turns"},
         {"lightning", "numpy", "sklearn", "torch"},
     ),
     "trial_rows": (
@@ -126,14 +126,14 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "trial": (
         {"checkpoint", "data", "encoder_scores", "encoders", "errors", "execution", "failures", "memory", "models"}
         | {"predicting", "prediction_files", "preemption", "pretraining", "provenance", "records", "results", "specs"}
-        | {"tensor_file", "training", "transfer_files", "trial_rows", "turns"},
+        | {"stacking", "tensor_file", "training", "transfer_files", "trial_rows", "turns"},
         {"pydantic", "threadpoolctl", "torch"},
     ),
     "leases": (set(), set()),
     "hangs": (set(), set()),
     "memory": (set(), set()),
     "slurm": ({"errors"}, set()),
-    "side_by_side": ({"concentrations", "execution", "plan", "specs"}, set()),
+    "side_by_side": ({"execution", "plan", "specs"}, set()),
     "executors": (
         {"budget", "errors", "execution", "failures", "hangs", "leases", "preemption", "results", "specs"}
         | {"checkpoint", "side_by_side", "trial", "turns"},

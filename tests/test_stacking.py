@@ -3,10 +3,12 @@
 import os
 import signal
 import time
+import weakref
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +23,7 @@ from ecgscale.objectives.batch import Batch
 from ecgscale.plan import CPU_CORE, Plan, plan, planned
 from ecgscale.pretraining import build
 from ecgscale.results import RunRecord, Status, read
-from ecgscale.side_by_side import SideBySide, form
+from ecgscale.side_by_side import SideBySide
 from ecgscale.specs import TrialSpec, load_grid
 from ecgscale.stacking import Step, losses
 from ecgscale.training import Pretraining
@@ -79,7 +81,7 @@ def steps_of(spec: TrialSpec, n: int, *, n_targets: int, dtype=torch.float64) ->
         recorded = torch.rand(BATCH, spec.input.n_samples) > 0.1
         targets = (torch.rand(BATCH, n_targets) > 0.5).float()
         batch = module.objective.drawn(Batch(signal_, recorded, targets, key=seed))
-        found.append(Step(module, batch, module.objective.stage))
+        found.append(Step(module, batch, module.form))
     return found
 
 
@@ -158,9 +160,16 @@ def test_steps_in_other_stages_are_computed_apart():
     """A burn-in is another loss: of those that are stacked, one can be through it."""
     steps = steps_of(with_head("gaussian"), 3, n_targets=2)
     steps[1].network.objective.step_fraction = 0.9
-    mixed = [replace(step, stage=step.network.objective.stage) for step in steps]
-    assert len({step.stage for step in mixed}) == 2
+    mixed = [replace(step, form=step.network.form) for step in steps]
+    assert len({step.form for step in mixed}) == 2
     assert_as_alone(mixed, rel=1e-5)
+
+
+def test_steps_of_other_forms_are_computed_apart(tiny_plan):
+    """A stopped stack may go on among trials of its stream: other losses of the same shapes, other families."""
+    heads = [steps_of(with_head(name), 2, n_targets=2) for name in ("mse", "huber")]
+    families = [steps_of(trials(tiny_plan, f"{family}-sl")[0], 1, n_targets=6) for family in ("resnet", "transformer")]
+    assert_as_alone([heads[0][0], heads[1][0], *families[0], heads[0][1], heads[1][1], *families[1]], rel=1e-5)
 
 
 def test_a_frozen_encoder_gets_no_gradient_and_keeps_its_statistics(tiny_plan):
@@ -178,7 +187,7 @@ def test_a_frozen_encoder_gets_no_gradient_and_keeps_its_statistics(tiny_plan):
 
 def test_what_can_be_stacked(tiny_plan):
     for arm in ARMS:
-        assert len({form(spec) for spec in trials(tiny_plan, arm)}) == 1
+        assert len({spec.form for spec in trials(tiny_plan, arm)}) == 1
     one = trials(tiny_plan, "transformer-sl")[0]
     other = (
         one.model_copy(update={"rung": "60K"}),
@@ -186,11 +195,11 @@ def test_what_can_be_stacked(tiny_plan):
         one.model_copy(update={"labels": (*one.labels, "AF")}),
         *(trials(tiny_plan, arm)[0] for arm in ARMS[:2]),
     )
-    assert len({form(spec) for spec in (one, *other)}) == 6
+    assert len({spec.form for spec in (one, *other)}) == 6
     potassium = with_head("softmax-3")
     sodium = next(spec.target for spec in electrolytes().specs if spec.target.name == "sodium")
-    assert form(potassium) == form(potassium.model_copy(update={"target": sodium}))
-    assert form(potassium) != form(with_head("softmax-4")) != form(with_head("ordinal-4"))
+    assert potassium.form == potassium.model_copy(update={"target": sodium}).form
+    assert potassium.form != with_head("softmax-4").form != with_head("ordinal-4").form
 
 
 # --- whole trials --------------------------------------------------------------------------------------------------
@@ -213,15 +222,25 @@ def test_stacked_trials_leave_the_rows_they_leave_alone(tiny_plan, execution, tm
 
 @pytest.mark.parametrize("arm", ["resnet-sl", "transformer-ssl"])
 def test_the_numbers_hang_on_nobody_else(tiny_plan, execution, tmp_path, arm):
-    """Three at once, two and one, or each by itself; also of one that goes on alone after all were stopped."""
+    """Three at once, the last of them alone for its last steps, or two."""
     specs = trials(tiny_plan, arm, peak_lr=3e-3)
     three = measured(stacked(specs, execution))
-    assert measured(stacked(specs, replace(execution, results=tmp_path / "pairs"), at_most=2)) == three
-    assert measured(stacked(specs, replace(execution, results=tmp_path / "single"), at_most=1)) == three
+    for some in (specs[:2], specs[1:]):
+        two = measured(stacked(some, replace(execution, results=tmp_path / some[0].trial_id)))
+        assert two == {spec.trial_id: three[spec.trial_id] for spec in some}
 
 
-def test_after_a_stop_each_goes_on_by_itself(tiny_plan, execution, tmp_path, monkeypatch):
+def test_a_trial_without_company_is_not_stacked(tiny_plan, execution, tmp_path):
     specs = trials(tiny_plan, "transformer-sl", peak_lr=3e-3)
+    rows = stacked(specs, execution, at_most=1)
+    assert {row.stacked for row in rows.values()} == {False}
+    inprocess.run(specs, replace(execution, results=tmp_path / "alone"), lambda end: None)
+    assert measured(rows) == measured({row.trial_id: row for row in read(tmp_path / "alone")})
+
+
+@pytest.mark.parametrize("arm", ["resnet-sl", "transformer-sl"])
+def test_after_a_stop_each_goes_on_by_itself(tiny_plan, execution, tmp_path, monkeypatch, arm):
+    specs = trials(tiny_plan, arm, peak_lr=3e-3)
     whole = measured(stacked(specs, replace(execution, results=tmp_path / "whole")))
     train_step = Pretraining.training_step
 
@@ -260,36 +279,59 @@ def test_one_that_breaks_leaves_and_the_others_go_on(tiny_plan, execution, tmp_p
 
 
 def test_a_stack_that_needs_too_much_memory_is_given_up(tiny_plan, execution, tmp_path, monkeypatch, caplog):
-    specs = trials(tiny_plan, "transformer-sl", peak_lr=3e-3)[:2]
-    computed = stacking.losses
+    """After four steps; then each is trained alone, from the beginning, and nothing of the stack is in the way."""
+    specs = trials(tiny_plan, "resnet-sl", peak_lr=3e-3)[:2]
+    computed, held, still_held = stacking._stacked, [], []
 
     def too_large(steps):
-        if len(steps) > 1:
-            raise torch.cuda.OutOfMemoryError("planted")
-        return computed(steps)
+        if len(held) < 4:
+            held.append(None)
+            return computed(steps)
+        activations = np.zeros(1)
+        held.append(weakref.ref(activations))
+        raise torch.cuda.OutOfMemoryError("planted")
 
-    monkeypatch.setattr(stacking, "losses", too_large)
-    rows = stacked(specs, execution)
+    train_step = Pretraining.training_step
+
+    def step(self, batch, batch_idx):
+        if self.way == "eager":
+            still_held.append(held[-1]())
+        return train_step(self, batch, batch_idx)
+
+    monkeypatch.setattr(stacking, "_stacked", too_large)
+    with monkeypatch.context() as patched:
+        patched.setattr(Pretraining, "training_step", step)
+        rows = stacked(specs, replace(execution, checkpoint_s=1e-6))
+    assert still_held == [None] * 12
     assert {(row.status, row.stacked, row.microbatch) for row in rows.values()} == {(Status.COMPLETED, False, None)}
-    assert caplog.text.count("out of memory in a stack; again by itself") == 2
+    assert {row.n_resumes for row in rows.values()} == {0}
+    assert caplog.text.count("out of memory in a stack; again by itself, from the beginning") == 2
     inprocess.run(specs, replace(execution, results=tmp_path / "alone"), lambda end: None)
     assert measured(rows) == measured({row.trial_id: row for row in read(tmp_path / "alone")})
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("error:There is a performance drop")  # torch's, where it maps networks one by one
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("arm", ARMS)
+def test_on_a_gpu_losses_gradients_and_statistics_are_those_alone(tiny_plan, arm):
+    spec = trials(tiny_plan, arm)[0]
+    steps = steps_of(spec, 3, n_targets=len(spec.labels))
+    on_gpu = [replace(s, network=s.network.cuda(), batch=Batch(**{k: v.cuda() for k, v in s.tensors.items()}, key=0))
+              for s in steps]  # fmt: skip
+    assert_as_alone(on_gpu, rel=1e-6)
 
 
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of operators that have no deterministic kernel
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16_on_gpu"])
-@pytest.mark.parametrize("arm", ARMS)
-def test_on_a_gpu_stacked_trials_leave_such_rows_too(tiny_plan, execution, tmp_path, arm, precision):
-    train = trials(tiny_plan, arm)[0].train.model_dump() | {"precision": precision}
-    specs = trials(tiny_plan, arm, train=train)
-    rows = stacked(specs, execution)
-    inprocess.run(specs, replace(execution, results=tmp_path / "alone"), lambda end: None)
-    assert {(row.status, row.stacked) for row in rows.values()} == {(Status.COMPLETED, True)}, rows
-    for row in read(tmp_path / "alone"):
-        assert row.device != "cpu"
-        assert rows[row.trial_id].id_loss_last == pytest.approx(row.id_loss_last, rel=1e-3)
+def test_on_a_gpu_stacked_trials_are_trained_too(tiny_plan, execution, precision):
+    train = trials(tiny_plan, "resnet-ssl")[0].train.model_dump() | {"precision": precision}
+    rows = stacked(trials(tiny_plan, "resnet-ssl", train=train, peak_lr=3e-3), execution)
+    assert {(row.status, row.stacked, row.device != "cpu") for row in rows.values()} == {
+        (Status.COMPLETED, True, True)
+    }, rows
 
 
 # --- calibration ---------------------------------------------------------------------------------------------------
@@ -336,7 +378,7 @@ def test_stacks_are_of_one_form_and_smoke_trials_are_not_stacked(tiny_plan):
     smoke = {specs[2].trial_id for specs in of_arm.values()}  # the shortest of each arm
     groups = chosen.groups([cell.spec for cell in cells])
     assert sorted(map(len, groups)) == [1, 1, 2, 2]
-    assert all(len({form(spec) for spec in group}) == 1 for group in groups)
+    assert all(len({spec.form for spec in group}) == 1 for group in groups)
     assert {group[0].trial_id for group in groups if len(group) == 1} == smoke
     expected = dict.fromkeys((cell.spec.trial_id for cell in cells if cell.spec.trial_id not in smoke), "stacked")
     assert chosen.ways(cells) == expected

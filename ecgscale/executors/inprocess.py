@@ -45,7 +45,8 @@ def ends(
     leases: Leases | None = None,
     asked: StopRequest | None = None,
 ) -> Generator[Ended, None, None]:
-    """The same of one trial, or of several that share a stream of records, side by side; each end as it comes.
+    """The same of one trial, or of several that share a stream of records or their steps, side by side; each end as it
+    comes.
 
     Nobody else begins with one of these while it waits for its first turn: all leases are taken before.
     """

@@ -186,7 +186,11 @@ class Pool:
                 self._look()
                 time.sleep(0 if self.places else LOOK_S)
             memory_gib = min(filter(None, map(_gpu_memory_gib, self.places)), default=None)
-        return Queue((group, self.slots.group_share(group, memory_gib)) for group in groups)
+        return Queue((group, self._share(group, memory_gib)) for group in groups)
+
+    def _share(self, group: Group, memory_gib: float | None) -> float:
+        stacked = self.execution.way(group[0].trial_id) == "stacked"
+        return self.slots.group_share(group, memory_gib, stacked=stacked)
 
     def _running(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.group]

@@ -28,11 +28,11 @@ class Slots:
     ship_results: bool = False
     alone: bool = False
 
-    def group_share(self, group: Group, gpu_memory_gib: float | None) -> float:
-        """The same of trials that take turns in one process."""
+    def group_share(self, group: Group, gpu_memory_gib: float | None, *, stacked: bool = False) -> float:
+        """The same of trials that take turns in one process, or are stacked in it."""
         if len(group) == 1 or self.alone or self.trials_per_gpu is not None or gpu_memory_gib is None:
             return self.share(group[0], gpu_memory_gib)
-        return gpu_share([planned(spec) for spec in group], gpu_memory_gib)
+        return gpu_share([planned(spec) for spec in group], gpu_memory_gib, stacked=stacked)
 
     def share(self, spec: TrialSpec, gpu_memory_gib: float | None) -> float:
         """Of one GPU; a whole one where nobody knows its memory."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 PAGE_WIDTH = 7.2
 """Inches: two columns of most journals."""
@@ -234,6 +236,12 @@ def _beside(axis: Axes, height: float, text: str, colour: Any) -> None:
         color=colour,
         annotation_clip=False,
     )
+
+
+def labelled(axes: npt.NDArray[Any]) -> dict[str, Line2D]:
+    """Name → a line that has it, of all these axes."""
+    lines = [line for axis in axes.flat for line in axis.get_lines()]
+    return {name: line for line in lines if not (name := str(line.get_label())).startswith("_")}
 
 
 def legend_below(figure: Figure, lines: Mapping[str, Artist]) -> None:

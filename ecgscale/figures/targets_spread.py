@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from ecgscale.figures.sheets import columns_for, grid, sheets, shown
-from ecgscale.figures.style import GREY, HUES, MARKERS, legend_below, log_x, log_y, plain
+from ecgscale.figures.style import GREY, HUES, MARKERS, labelled, legend_below, log_x, log_y, plain
 from ecgscale.target_findings import spread_head
 from ecgscale.target_study import TargetStudy
 
@@ -71,10 +71,7 @@ def sparsification_figures(study: TargetStudy, family: str) -> Iterator[Figure]:
             axis.set_title(plain(f"{target.name}: {here['head'].iloc[0]}"))
             axis.set_ylabel(plain(f"{'MAE, ' if i % n_columns == 0 else ''}{target.unit}"))
             axis.set_xlabel("share of records kept")
-        handles = {
-            name: line for axis in axes.flat for line in axis.get_lines() if (name := str(line.get_label()))[0] != "_"
-        }
-        legend_below(figure, handles)
+        legend_below(figure, labelled(axes))
         yield figure
 
 
@@ -114,10 +111,7 @@ def calibration_figures(study: TargetStudy, family: str) -> Iterator[Figure]:
             if column == 0:
                 upper.set_ylabel("coverage less level, points")
                 lower.set_ylabel("root mean square error")
-        handles = {
-            name: line for axis in axes[0] for line in axis.get_lines() if (name := str(line.get_label()))[0] != "_"
-        }
-        legend_below(figure, handles)
+        legend_below(figure, labelled(axes[0]))
         yield figure
 
 

@@ -16,6 +16,15 @@ def test_a_trial_holds_what_the_plan_says_unless_told_otherwise(tiny_grid):
     assert Slots(trials_per_gpu=3, alone=True).share(spec, 80) == 1
 
 
+def test_a_stack_holds_what_all_of_it_need_at_once(tiny_grid):
+    group = tuple(spec for spec in plan(tiny_grid).specs if spec.arm == "transformer-sl") * 4
+    cost = planned(group[0])
+    gib = (cost.memory_bytes + 7 * 1.15 * cost.state_bytes) * 1.01 / 2**30  # for all of them, one computing
+    assert Slots().group_share(group, gib) == 1 / 1
+    assert Slots().group_share(group, 8 * gib) == 1 / 8
+    assert Slots().group_share(group, 8 * gib, stacked=True) > 1 / 8
+
+
 def test_nobody_shares_a_gpu_whose_memory_is_unknown(tiny_grid):
     assert Slots().share(plan(tiny_grid).specs[0], None) == 1
 
