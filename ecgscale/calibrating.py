@@ -28,7 +28,7 @@ from ecgscale.data.stream import DigitalBatch, Members, RecordSource, TrainingSt
 from ecgscale.errors import DataError
 from ecgscale.execution import Way
 from ecgscale.objectives.batch import Batch
-from ecgscale.plan import CPU_CORE, GPU, PlannedTrial, launch_bound, work
+from ecgscale.plan import CPU_CORE, GPU, PlannedTrial, work
 from ecgscale.pretraining import build
 from ecgscale.roofline import Ceiling, Profile, StepWork
 from ecgscale.specs import InputSpec, TrialSpec
@@ -90,7 +90,7 @@ def calibrate(
         try:
             with threadpool_limits(threads):
                 probed = _Probed.of(trial, data, device)
-                idle = on_gpu and launch_bound(trial.spec)
+                idle = on_gpu and trial.launch_bound
                 found = probed.measurement(threads, compiling, idle if stacking is None else stacking)
                 if profiles is not None:
                     best = best or ceiling(on_gpu, trial.spec.train.precision)
@@ -198,7 +198,7 @@ class _Probed:
 
         module = self.module
         batch, as_it_is = self._as_it_is()
-        with fresh_inductor_cache(), module.compiled_encoder(graphs=launch_bound(self.trial.spec)):
+        with fresh_inductor_cache(), module.compiled_encoder(graphs=self.trial.launch_bound):
             started = _now()
             compiled = _median([sum(self._passed(batch)) for _ in range(N_STEPS)])
             cost_s = _now() - started - N_STEPS * compiled

@@ -18,7 +18,7 @@ from typing import Any
 
 from ecgscale.errors import EcgscaleError
 from ecgscale.execution import Way
-from ecgscale.plan import CPU_CORE, GPU, MOST_BUSY, Device, Origin, Plan, PlannedTrial, Work, records_evaluated, work
+from ecgscale.plan import CPU_CORE, GPU, Device, Origin, Plan, PlannedTrial, Work, records_evaluated, work
 from ecgscale.results import RunRecord, Status
 from ecgscale.specs import TrialSpec
 
@@ -192,7 +192,7 @@ class Calibration:
     def _shared_s(self, trial: PlannedTrial, device: Device) -> float:
         """What one of `SIDE_BY_SIDE` trials of a stream saves per step; 0 where nobody knows, or computing hides it."""
         data_s = [m.data_s for m in self._of_cell(trial, device) if m.data_s is not None]
-        if not data_s or (device is GPU and trial.busy_share > MOST_BUSY):
+        if not data_s or (device is GPU and not trial.launch_bound):
             return 0.0
         return statistics.median(data_s) * (1 - 1 / SIDE_BY_SIDE[device.name])
 

@@ -136,6 +136,11 @@ class PlannedTrial:
     way: Way = "eager"
     """How its training steps are computed; another than as they stand only where that was measured to pay."""
 
+    @property
+    def launch_bound(self) -> bool:
+        """Whether a GPU would wait for launches in most of a training step, by the device model."""
+        return self.busy_share <= MOST_BUSY
+
     def gpu_share(self, gpu_memory_gib: float = GPU_MEMORY_GIB) -> float:
         return gpu_share([self], gpu_memory_gib)
 
@@ -409,11 +414,6 @@ def work(device: Device, spec: TrialSpec, evaluated: float) -> Work:
     """What the device model says of one trial."""
     encoder, _, _ = _counts_of(spec)
     return Work.of(device, spec, encoder, evaluated)
-
-
-def launch_bound(spec: TrialSpec) -> bool:
-    """Whether a GPU would wait for launches in most of a training step, by the device model."""
-    return work(GPU, spec, 0.0).busy_share <= MOST_BUSY
 
 
 def makespan_s(durations_s: Sequence[float], n_devices: int) -> float:

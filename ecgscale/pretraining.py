@@ -25,7 +25,7 @@ from ecgscale.ladder import Shape, shape, twice_as_wide
 from ecgscale.models import build_encoder
 from ecgscale.models.maximal_update import Parametrisation, growth
 from ecgscale.objectives import objective_of
-from ecgscale.plan import launch_bound
+from ecgscale.plan import planned
 from ecgscale.predicting import training_records
 from ecgscale.preemption import Preempted, StopRequest
 from ecgscale.records import LabelScore
@@ -105,7 +105,9 @@ def pretrain(
         resumed = checkpoint.resume(store.header.fingerprint, module.state_dict())
         module.microbatch = checkpoint.microbatch
         checkpoint.way = module.way = checkpoint.way or _way(spec, execution)
-        compiling = module.compiled_encoder(graphs=launch_bound(spec)) if module.way == "compiled" else nullcontext()
+        compiling = (
+            module.compiled_encoder(graphs=planned(spec).launch_bound) if module.way == "compiled" else nullcontext()
+        )
         stream = TrainingStream(
             sources[TRAIN],
             batch_size=spec.train.batch_size,
@@ -147,8 +149,8 @@ def pretrain(
 
 def _way(spec: TrialSpec, execution: Execution) -> Way:
     """Of a training that begins: what would be stacked, but has no company, is computed as it stands."""
-    planned = execution.way(spec.trial_id)
-    return "eager" if planned == "stacked" and n_beside() == 0 else planned
+    way = execution.way(spec.trial_id)
+    return "eager" if way == "stacked" and n_beside() == 0 else way
 
 
 def sources_of(spec: TrialSpec, store: PackedStore) -> dict[str, RecordSource]:

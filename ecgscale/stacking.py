@@ -86,9 +86,10 @@ def losses(steps: Sequence[Step]) -> list[Tensor]:
 def _stacked(steps: Sequence[Step]) -> list[Tensor]:
     first = steps[0]
     filled = [*steps, *[steps[-1]] * (LEAST - len(steps))]
-    learned = _stack([step.weights(learned=True) for step in filled])
+    weights = [step.weights(learned=True) for step in filled]
+    own_buffers = [dict(step.network.named_buffers()) for step in filled]
+    learned, buffers = _stack(weights), _stack(own_buffers)
     frozen = _stack([step.weights(learned=False) for step in filled])
-    buffers = _stack([dict(step.network.named_buffers()) for step in filled])
 
     def loss(learned: Named, frozen: Named, buffers: Named, tensors: Named) -> Tensor:
         batch = Batch(**tensors, key=first.batch.key)
@@ -99,11 +100,12 @@ def _stacked(steps: Sequence[Step]) -> list[Tensor]:
     with sdpa_kernel(SDPBackend.MATH):
         mapped = vmap(grad_and_value(loss))
         gradients, values = mapped(learned, frozen, buffers, _stack([step.tensors for step in filled]))
-    _copy_back(buffers, [dict(step.network.named_buffers()) for step in steps])
+    n = len(steps)
+    _copy_back(buffers, own_buffers[:n])
     found = []
-    for place, step in enumerate(steps):
-        own = [gradients[name][place] for name in learned]
-        found.append(_Known.apply(values[place], own, *step.weights(learned=True).values()))  # type: ignore[no-untyped-call]
+    for place, own in enumerate(weights[:n]):
+        known = [gradients[name][place] for name in own]
+        found.append(_Known.apply(values[place], known, *own.values()))  # type: ignore[no-untyped-call]
     return found
 
 

@@ -34,7 +34,6 @@ from ecgscale.objectives.batch import Batch, Damage, make_batch
 from ecgscale.objectives.objective import Objective, Scored
 from ecgscale.preemption import StopRequest
 from ecgscale.specs import AugmentSpec, TrialSpec
-from ecgscale.stacking import Step
 from ecgscale.turns import clock, in_common, is_alone, of_the_process
 
 StateDict = dict[str, Tensor]
@@ -139,7 +138,7 @@ class Pretraining(pl.LightningModule):
         if self.microbatch is not None:
             return self.loss_in_parts(whole, self.microbatch)
         if self.way == "stacked":
-            return in_common(Step(self, whole, self.form), stacking.losses)
+            return in_common(stacking.Step(self, whole, self.form), stacking.losses)
         loss: Tensor = self(whole)
         return loss
 

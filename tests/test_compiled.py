@@ -11,7 +11,7 @@ from ecgscale import training, turns
 from ecgscale.calibrating import calibrate
 from ecgscale.execution import Execution
 from ecgscale.objectives.batch import Batch
-from ecgscale.plan import launch_bound, planned
+from ecgscale.plan import planned
 from ecgscale.pretraining import build
 from ecgscale.results import RunRecord, Status
 from ecgscale.specs import TrialSpec
@@ -50,7 +50,7 @@ def test_gradients_are_the_same_with_cuda_graphs(tiny_plan, arm):
     from torch._inductor.cudagraph_trees import get_manager
 
     spec = spec_of(tiny_plan, arm)
-    assert launch_bound(spec)
+    assert planned(spec).launch_bound
     torch.manual_seed(0)
     module = build(spec, (1e-3,) * 12).cuda().train()
     optimizer = module.configure_optimizers()["optimizer"]
